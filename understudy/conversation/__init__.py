@@ -1,0 +1,1 @@
+"""Threads in Markdown, kept in Git."""

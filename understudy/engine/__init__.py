@@ -1,0 +1,1 @@
+"""A served model: load, generate, score, watch."""

@@ -1,0 +1,1 @@
+"""The embedded default model: its corpus, its recipe, its card, its checkpoint."""

@@ -1,0 +1,1 @@
+"""APOLLO, the frozen context, objectives, the trainer process."""

@@ -1,0 +1,1 @@
+"""The parameters as shared memory, and their history."""
