@@ -1,1 +1,22 @@
-"""The parameters as shared memory, and their history."""
+"""The parameters as shared memory, and their history: deltas, log, restore."""
+
+from understudy.weights.errors import (
+    HistoryBroken,
+    MappingBroken,
+    UnknownCommit,
+    WeightsError,
+    WeightsMismatch,
+)
+from understudy.weights.history import WeightCommit, WeightHistory
+from understudy.weights.shared import SharedWeights
+
+__all__ = [
+    "HistoryBroken",
+    "MappingBroken",
+    "SharedWeights",
+    "UnknownCommit",
+    "WeightCommit",
+    "WeightHistory",
+    "WeightsError",
+    "WeightsMismatch",
+]

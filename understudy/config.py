@@ -1,0 +1,138 @@
+"""Settings: one TOML file, then environment (`UNDERSTUDY_SECTION__KEY`), then what the caller gives.
+
+Every default stands here and nowhere else, with where it comes from. An unknown key is an error.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+SETTINGS_FILE = "understudy.toml"
+POCKET = "pocket"
+"""The model path that means: the model that ships with Understudy."""
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ConfigError(ValueError):
+    """Settings that cannot be used; the message names the key and what was expected."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ApolloSettings(_Section):
+    """The optimizer's settings (APOLLO, arXiv 2412.05270)."""
+
+    lr: Annotated[float, Field(gt=0)] = 3e-4  # docs/LOG.md, correction sweep
+    rank: Annotated[int, Field(ge=1)] = 1  # APOLLO-Mini, paper section 4.2; docs/LOG.md, correction sweep
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # paper, algorithm 1 (Adam's)
+    eps: Annotated[float, Field(gt=0)] = 1e-8  # Adam's
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # a lesson must not shrink what it does not touch
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # a session may be a single step
+    scale: Annotated[float, Field(gt=0)] | None = None  # None: sqrt(n / r), paper section 4.1
+    proj_refresh: Annotated[int, Field(ge=1)] = 200  # paper, table of hyper-parameters
+    norm_growth_limit: Annotated[float, Field(gt=1)] | None = 1.01  # paper, eq. 9 (gamma); None: off
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class TrainingSettings(ApolloSettings):
+    """How a session runs."""
+
+    objective: Literal["sft"] = "sft"
+    epochs: Annotated[int, Field(ge=1)] = 1
+    loss_gate: Annotated[float, Field(ge=0)] | None = 0.15  # nats per token; docs/LOG.md, correction sweep
+    replay_share: Share = 0.25  # of all examples trained on; docs/LOG.md, correction sweep
+    contrast_share: Fraction = 0.5  # of the replay, examples that show kept behaviour
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0  # nanochat-style clipping of the whole gradient
+
+
+class ModelSettings(_Section):
+    """The model that is served and taught."""
+
+    path: str = POCKET
+    name: str = "understudy"
+    dtype: Literal["float32", "bfloat16", "checkpoint"] = (
+        "checkpoint"  # checkpoint: as stored in the directory
+    )
+    threads: Annotated[int, Field(ge=1)] = 1  # two OpenMP teams on one small machine slow each other tenfold
+
+
+class ServerSettings(_Section):
+    """Where the server listens and how much it takes on."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8423
+    max_concurrent: Annotated[int, Field(ge=1)] = 8  # requests generating at once; more wait their turn
+    max_waiting: Annotated[int, Field(ge=0)] = 256  # beyond these a request is refused with 429
+    max_batch: Annotated[int, Field(ge=1)] = 512  # prompts in one completions request
+    watch_seconds: Annotated[float, Field(gt=0)] = 0.5  # how often the watcher looks for new commits
+
+
+class ParticipantSettings(_Section):
+    """How the model takes part in a conversation."""
+
+    max_tokens: Annotated[int, Field(ge=1)] = 64
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Settings(BaseSettings):
+    """All settings of a workspace."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="UNDERSTUDY_", env_nested_delimiter="__"
+    )
+
+    model: ModelSettings = ModelSettings()
+    server: ServerSettings = ServerSettings()
+    participant: ParticipantSettings = ParticipantSettings()
+    training: TrainingSettings = TrainingSettings()
+
+
+def load_settings(file: Path | None, **flags: Any) -> Settings:
+    """Read the settings; `flags` are nested dicts by section and win over environment and file.
+
+    Raises ConfigError when the file is missing, is not TOML, or holds an unknown key or a bad value.
+    """
+    if file is not None and not file.is_file():
+        raise ConfigError(f"expected a settings file at {file}, found none: run `understudy init` first")
+
+    class _Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            if file is None:
+                return (init_settings, env_settings)
+            return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file))
+
+    try:
+        layered = _Layered(**flags)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, file)) from error
+    except ValueError as error:
+        raise ConfigError(f"expected TOML in {file}: {error}") from error
+    return Settings.model_construct(**{name: getattr(layered, name) for name in Settings.model_fields})
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    where = f"{file}, the environment or the flags" if file else "the environment or the flags"
+    lines = [
+        f"  {'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, got {problem['input']!r}"
+        for problem in error.errors()
+    ]
+    return f"settings that cannot be used, from {where}:\n" + "\n".join(lines)

@@ -1,0 +1,24 @@
+"""What can go wrong with shared weights and their history."""
+
+
+class WeightsError(Exception):
+    """Something about a model's parameters is not as it must be."""
+
+
+class WeightsMismatch(WeightsError, ValueError):
+    """Two sets of parameters that should agree in names, shapes or element types do not."""
+
+
+class MappingBroken(WeightsError, OSError):
+    """The shared mapping is missing, too short, or not one of ours."""
+
+
+class HistoryBroken(WeightsError, RuntimeError):
+    """The model directory and its history do not fit together."""
+
+
+class UnknownCommit(WeightsError, KeyError):
+    """A weight commit that this history does not hold."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -1,0 +1,247 @@
+"""A model's parameters in one file mapping that several processes read and write without locks.
+
+The file starts with a header of `HEADER_BYTES`: three 64-bit integers (format, step, dirty). Then the
+tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names every tensor.
+Reads and writes race on purpose (HOGWILD, arXiv 1106.5730): a reader may see a tensor half updated,
+which is a mixture of two nearby models and never an invalid number.
+"""
+
+import atexit
+import fcntl
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from understudy.weights.errors import MappingBroken, WeightsMismatch
+
+FORMAT = 1
+HEADER_BYTES = 4096
+ALIGNMENT = 256
+MEMORY_DIRECTORY = Path("/dev/shm")
+PREFIX = "understudy-weights-"
+_DTYPES = {
+    str(t).removeprefix("torch."): t for t in (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor lies in the mapping; `offset` in bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
+
+
+class SharedWeights:
+    """The parameters of one model, mapped. The creator owns the files and removes them on `close`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        buffer: torch.Tensor,
+        places: Mapping[str, Place],
+        aliases: Mapping[str, str],
+        lock: int | None,
+    ) -> None:
+        self.directory = directory
+        self.aliases = dict(aliases)
+        self._header = buffer[:HEADER_BYTES].view(torch.int64)
+        self._lock = lock
+        self._owner_pid = os.getpid() if lock is not None else None
+        self.tensors: dict[str, torch.Tensor] = {
+            name: buffer[place.offset : place.offset + place.size_bytes]
+            .view(_DTYPES[place.dtype])
+            .view(place.shape)
+            for name, place in places.items()
+        }
+
+    # ------------------------------------------------------------------ making and finding
+
+    @classmethod
+    def create(cls, model: nn.Module) -> "SharedWeights":
+        """Move `model`'s parameters into a new mapping; its Parameter objects stay, tied ones stay tied."""
+        parameters, aliases = _distinct(model)
+        places, size = _lay_out(parameters)
+        directory = _own_directory(size)
+        lock = _lock(directory / "weights.bin")
+        os.ftruncate(lock, size)
+        buffer = _map(directory / "weights.bin", size)
+        manifest = {
+            "format": FORMAT,
+            "size_bytes": size,
+            "aliases": aliases,
+            "tensors": {
+                n: {"dtype": p.dtype, "shape": p.shape, "offset": p.offset} for n, p in places.items()
+            },
+        }
+        shared = cls(directory, buffer, places, aliases, lock)
+        shared._header[0] = FORMAT
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                shared.tensors[name].copy_(parameter)
+                parameter.data = shared.tensors[name]
+        (directory / "manifest.json").write_text(json.dumps(manifest))
+        atexit.register(shared.close)
+        return shared
+
+    @classmethod
+    def attach(cls, manifest: Path) -> "SharedWeights":
+        """Map weights that another process created.
+
+        Raises MappingBroken when the manifest or the file is missing, short, or of another format.
+        """
+        try:
+            described: dict[str, Any] = json.loads(manifest.read_text())
+            size = int(described["size_bytes"])
+            found = (manifest.parent / "weights.bin").stat().st_size
+        except (OSError, ValueError, KeyError) as error:
+            raise MappingBroken(f"expected the manifest of shared weights at {manifest}: {error}") from error
+        if described["format"] != FORMAT or found != size:
+            raise MappingBroken(
+                f"expected format {FORMAT} and {size} bytes at {manifest.parent}, "
+                f"found format {described['format']} and {found} bytes"
+            )
+        places = {
+            name: Place(entry["dtype"], tuple(entry["shape"]), entry["offset"])
+            for name, entry in described["tensors"].items()
+        }
+        buffer = _map(manifest.parent / "weights.bin", size)
+        return cls(manifest.parent, buffer, places, described["aliases"], lock=None)
+
+    def bind(self, model: nn.Module) -> None:
+        """Make `model`'s parameters views of the mapping, without copying a byte.
+
+        Raises WeightsMismatch when names, shapes or element types differ.
+        """
+        wanted = dict(model.named_parameters(remove_duplicate=False))
+        held = {**{n: n for n in self.tensors}, **self.aliases}
+        if wanted.keys() != held.keys():
+            raise WeightsMismatch(
+                f"expected the parameters {_few(held.keys() - wanted.keys())} that are in the mapping, "
+                f"found {_few(wanted.keys() - held.keys())} that are not"
+            )
+        bound: dict[str, nn.Parameter] = {}
+        for name, parameter in wanted.items():
+            view = self.tensors[held[name]]
+            if parameter.shape != view.shape or parameter.dtype != view.dtype:
+                raise WeightsMismatch(
+                    f"{name}: expected {tuple(parameter.shape)} {parameter.dtype}, "
+                    f"the mapping has {tuple(view.shape)} {view.dtype}"
+                )
+            module_name, _, leaf = name.rpartition(".")
+            fresh = bound.setdefault(held[name], nn.Parameter(view, requires_grad=parameter.requires_grad))
+            setattr(model.get_submodule(module_name), leaf, fresh)
+
+    # ------------------------------------------------------------------ the shared header
+
+    @property
+    def manifest(self) -> Path:
+        return self.directory / "manifest.json"
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps written since the mapping was made, by whoever wrote them."""
+        return int(self._header[1])
+
+    @step.setter
+    def step(self, value: int) -> None:
+        self._header[1] = value
+
+    @property
+    def dirty(self) -> bool:
+        """True while the weights are ahead of the last commit: a session writes, or died writing."""
+        return bool(self._header[2])
+
+    @dirty.setter
+    def dirty(self, value: bool) -> None:
+        self._header[2] = int(value)
+
+    def close(self) -> None:
+        """Remove the files, when this process created them. Views already handed out stay readable."""
+        if self._lock is None or self._owner_pid != os.getpid():
+            return
+        atexit.unregister(self.close)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        os.close(self._lock)
+        self._lock = None
+
+
+def _distinct(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
+    """Each parameter once under its first name, and the other names of tied ones."""
+    first: dict[int, str] = {}
+    parameters: dict[str, nn.Parameter] = {}
+    aliases: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            aliases[name] = first[id(parameter)]
+        else:
+            first[id(parameter)] = name
+            parameters[name] = parameter
+    return parameters, aliases
+
+
+def _lay_out(parameters: Mapping[str, nn.Parameter]) -> tuple[dict[str, Place], int]:
+    places: dict[str, Place] = {}
+    end = HEADER_BYTES
+    for name, parameter in parameters.items():
+        dtype = str(parameter.dtype).removeprefix("torch.")
+        if dtype not in _DTYPES:
+            raise WeightsMismatch(f"{name}: expected one of {sorted(_DTYPES)}, got {dtype}")
+        place = Place(dtype, tuple(parameter.shape), math.ceil(end / ALIGNMENT) * ALIGNMENT)
+        places[name] = place
+        end = place.offset + place.size_bytes
+    return places, end
+
+
+def _own_directory(size: int) -> Path:
+    """A private directory in memory when it fits with a tenth to spare, else on disk."""
+    for stale in _stale(MEMORY_DIRECTORY), _stale(Path(tempfile.gettempdir())):
+        for directory in stale:
+            shutil.rmtree(directory, ignore_errors=True)
+    roomy = MEMORY_DIRECTORY.is_dir() and shutil.disk_usage(MEMORY_DIRECTORY).free > size * 1.1
+    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY_DIRECTORY if roomy else None))
+
+
+def _stale(parent: Path) -> Iterator[Path]:
+    """Directories of ours whose owner is gone: it held a lock that the kernel dropped with it."""
+    for directory in parent.glob(f"{PREFIX}*"):
+        try:
+            handle = os.open(directory / "weights.bin", os.O_RDWR)
+        except OSError:
+            continue  # another user's, or being made right now
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(handle)
+        yield directory
+
+
+def _lock(file: Path) -> int:
+    handle = os.open(file.with_suffix(".new"), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    file.with_suffix(".new").rename(file)  # seen by others only once locked
+    return handle
+
+
+def _map(file: Path, size: int) -> torch.Tensor:
+    return torch.from_file(str(file), shared=True, size=size, dtype=torch.uint8)
+
+
+def _few(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:4]) + (" ..." if len(names) > 4 else "") or "none"
