@@ -1,0 +1,57 @@
+# Two commands: `make demo` and `make test`. Each sets up what it needs; nothing else has to be installed.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread each: two OpenMP teams on one small machine slow each other tenfold.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo serve test test-gpu check format bench pocket clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	@touch $@ $(VENV)/installed
+
+demo: $(VENV)/installed ## the main job: corrections in a thread become durable behaviour, measured
+	$(BIN)/understudy demo $(if $(CONVERSATION),--conversation $(CONVERSATION))
+
+serve: $(VENV)/installed ## serve the workspace in ./workspace (made when missing) with the pocket model
+	test -d workspace || $(BIN)/understudy init workspace
+	$(BIN)/understudy serve --workspace workspace
+
+test: $(VENV)/installed-dev ## all tests
+	$(BIN)/pytest
+
+test-gpu: $(VENV)/installed-dev ## the tests that need a GPU
+	$(BIN)/pytest -m gpu
+
+check: $(VENV)/installed-dev ## style, types, and which room may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## put the style right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in one run
+	$(BIN)/python benchmarks/frozen_step.py
+	$(BIN)/python benchmarks/apollo_step.py
+	$(BIN)/python benchmarks/serving.py
+
+pocket: $(VENV)/installed ## rebuild the pocket model from nothing
+	$(BIN)/python -m understudy.pocket.build --out build/pocket
+
+clean: ## remove what was built, the environment included
+	rm -rf $(VENV) build

@@ -1,0 +1,46 @@
+"""How errors reach a person on the command line."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+EXIT_CODE = 2
+
+
+class CommandError(ValueError):
+    """The command cannot be done as given."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Print errors that a person can act on, and exit with status 2. Anything else keeps its traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader left: nothing more to say, and no complaint at exit
+        sys.exit(0)
+    except Exception as error:
+        if not isinstance(error, _expected()):
+            raise
+        message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        print(f"understudy: {message}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    from understudy.config import ConfigError
+    from understudy.conversation import ConversationError
+    from understudy.lessons import LessonError
+    from understudy.participant import EmptyAnswer, NothingToAnswer
+    from understudy.workspace import WorkspaceError
+
+    found: list[type[Exception]] = [CommandError, ConfigError, WorkspaceError, ConversationError, LessonError]
+    found += [EmptyAnswer, NothingToAnswer]
+    if "understudy.engine" in sys.modules:  # never load torch only to report an error
+        from understudy.engine import EngineError
+        from understudy.weights import WeightsError
+
+        found += [EngineError, WeightsError]
+    return tuple(found)

@@ -1,0 +1,90 @@
+"""`understudy lessons ...`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from understudy.cli.failures import CommandError
+from understudy.cli.options import AuthorOption, WorkspaceOption, author_or_login
+
+if TYPE_CHECKING:
+    from understudy.lessons import Ledger
+    from understudy.workspace import Workspace
+
+StateOption = Literal["proposed", "approved", "trained", "kept", "reverted", "refused"]
+AllOption = Annotated[bool, Parameter(name="--all", help="All that are proposed.")]
+
+
+def _opened(root: Path) -> "tuple[Workspace, Ledger]":
+    """The ledger, with every edit that stands in the history by now."""
+    from understudy.lessons import mine
+    from understudy.workspace import Workspace
+
+    workspace = Workspace.open(root)
+    ledger = workspace.ledger
+    for lesson in mine(workspace.repository, workspace.settings.model.name):
+        ledger.propose(lesson)
+    return workspace, ledger
+
+
+def list_lessons(state: StateOption | None = None, *, workspace: WorkspaceOption = Path()) -> None:
+    """List lessons, all or those in STATE."""
+    _, ledger = _opened(workspace)
+    for entry in ledger.list(state):
+        rejected = _short(entry.lesson.rejected or "")
+        print(f"{entry.short}  {entry.state:<9} {rejected!r} -> {_short(entry.lesson.chosen)!r}")
+
+
+def show_lessons(lesson: str, *, workspace: WorkspaceOption = Path()) -> None:
+    """Show LESSON (its id, or the beginning of it)."""
+    _, ledger = _opened(workspace)
+    entry = ledger.get(lesson)
+    source = entry.lesson.source
+    print(f"lesson   {entry.id}\nstate    {entry.state}")
+    print(
+        f"source   {source.file} ({source.thread}), message {source.message}, "
+        f"commit {source.commit[:12]}, {source.author}"
+    )
+    for turn in entry.lesson.context:
+        print(f"{turn.role:<9}{turn.content}")
+    print(f"rejected {entry.lesson.rejected}\nchosen   {entry.lesson.chosen}")
+    if entry.result is not None:
+        gated = ", known already: no step was taken" if entry.result.gated else ""
+        print(f"loss     {entry.result.loss_before} -> {entry.result.loss_after} nats per token{gated}")
+        print(f"weights  {entry.weight_commit}")
+    for event in ledger.history(entry.id):
+        print(f"{event.at}  {event.state_from or '-'} -> {event.state_to}  by {event.by}  {event.why or ''}")
+
+
+def approve_lessons(
+    *lessons: str, every: AllOption = False, author: AuthorOption = None, workspace: WorkspaceOption = Path()
+) -> None:
+    """Approve LESSONS by id, or all that are proposed. A running server trains them at once."""
+    _, ledger = _opened(workspace)
+    for identity in _chosen(ledger, lessons, every):
+        print(f"{ledger.approve(identity, author_or_login(author)).short}  approved")
+
+
+def reject_lessons(
+    *lessons: str,
+    every: AllOption = False,
+    reason: str = "not to be learned",
+    author: AuthorOption = None,
+    workspace: WorkspaceOption = Path(),
+) -> None:
+    """Refuse LESSONS by id, or all that are proposed."""
+    _, ledger = _opened(workspace)
+    for identity in _chosen(ledger, lessons, every):
+        print(f"{ledger.refuse(identity, author_or_login(author), reason).short}  refused")
+
+
+def _chosen(ledger: "Ledger", given: tuple[str, ...], every: bool) -> list[str]:
+    if every == bool(given):
+        raise CommandError("expected lesson ids or --all (one of the two): see `understudy lessons list`")
+    return [entry.id for entry in ledger.list("proposed")] if every else [ledger.get(one).id for one in given]
+
+
+def _short(text: str, width: int = 48) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 3] + "..."

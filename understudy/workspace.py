@@ -1,0 +1,161 @@
+"""A workspace: one folder with the settings, the conversations, the ledger and the model.
+
+understudy.toml      settings                                  (in Git)
+conversations/*.md   threads                                   (in Git)
+replay.jsonl         what is rehearsed while lessons are learned (in Git)
+model/               the model's directory, Hugging Face layout
+.understudy/         ledger, token, the running server's address, logs
+"""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from understudy.config import SETTINGS_FILE, ConfigError, Settings, load_settings
+from understudy.conversation import ConversationRepository
+from understudy.lessons import ChatMessage, Ledger
+
+
+class WorkspaceError(ValueError):
+    """A folder that is not a workspace, or cannot become one."""
+
+
+class Rehearsal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of `replay.jsonl`: a dialogue ending with the assistant's turn. `kept`: to be protected."""
+
+    messages: tuple[ChatMessage, ...]
+    kept: bool = False
+
+
+class ServerAddress(msgspec.Struct, frozen=True):
+    """Where this workspace is being served, and by which process."""
+
+    url: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """An existing workspace and its settings."""
+
+    root: Path
+    settings: Settings
+
+    @classmethod
+    def create(
+        cls, root: Path, *, model: Path | str, copy_model: bool, replay: Sequence[Rehearsal], settings: str
+    ) -> "Workspace":
+        """Make a workspace. `model` is copied in when `copy_model`, else named in the settings as it is.
+
+        `settings` is further TOML for the settings file. Raises WorkspaceError when there is one already.
+        """
+        if (root / SETTINGS_FILE).exists():
+            raise WorkspaceError(f"expected a new folder, {root} is a workspace already: nothing was changed")
+        if copy_model and not (Path(model) / "config.json").is_file():
+            raise WorkspaceError(f"expected a model directory with a config.json, got {model}")
+        root.mkdir(parents=True, exist_ok=True)
+        if copy_model:
+            shutil.copytree(model, root / "model")
+        path = "model" if copy_model else str(model)
+        ConversationRepository.create(root)
+        with (root / "replay.jsonl").open("w") as stream:
+            stream.writelines(msgspec.json.encode(line).decode() + "\n" for line in replay)
+        (root / SETTINGS_FILE).write_text(f"[model]\npath = {json.dumps(path)}\n\n{settings}")
+        return cls.open(root)
+
+    @classmethod
+    def open(cls, root: Path, **flags: Any) -> "Workspace":
+        """Open a workspace; `flags` are settings by section. Raises WorkspaceError or ConfigError."""
+        root = root.absolute()
+        if not (root / SETTINGS_FILE).is_file():
+            raise WorkspaceError(
+                f"expected {SETTINGS_FILE} in the workspace {root}, found none: run `understudy init {root}`"
+            )
+        (root / ".understudy").mkdir(exist_ok=True)
+        return cls(root, load_settings(root / SETTINGS_FILE, **flags))
+
+    @property
+    def repository(self) -> ConversationRepository:
+        return ConversationRepository.open(self.root)
+
+    @property
+    def ledger(self) -> Ledger:
+        """A connection of the caller's own."""
+        return Ledger(self.root / ".understudy" / "ledger.sqlite")
+
+    @property
+    def model_path(self) -> Path | str:
+        """The model's directory, or a hub name as it stands in the settings."""
+        given = Path(self.settings.model.path).expanduser()
+        inside = self.root / given
+        return inside if inside.is_dir() else given if given.is_absolute() else self.settings.model.path
+
+    @property
+    def trainer_log(self) -> Path:
+        return self.root / ".understudy" / "trainer.log"
+
+    @property
+    def token(self) -> str:
+        """The secret that whoever writes must show; made on first use, readable by this user only."""
+        file = self.root / ".understudy" / "token"
+        if not file.is_file():
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as stream:
+                stream.write(secrets.token_urlsafe(32))
+        return file.read_text().strip()
+
+    def rehearsals(self) -> list[Rehearsal]:
+        """The lines of `replay.jsonl`; raises ConfigError with the line's number when one cannot be used."""
+        file = self.root / "replay.jsonl"
+        if not file.is_file():
+            return []
+        found = []
+        for number, line in enumerate(file.read_text().splitlines(), start=1):
+            try:
+                rehearsal = msgspec.json.decode(line, type=Rehearsal)
+            except msgspec.MsgspecError as error:
+                raise ConfigError(f"{file}, line {number}: {error}") from error
+            if not rehearsal.messages or rehearsal.messages[-1].role != "assistant":
+                raise ConfigError(f"{file}, line {number}: expected the last message to be the assistant's")
+            found.append(rehearsal)
+        return found
+
+    # ------------------------------------------------------------------ the running server
+
+    def announce(self, url: str) -> None:
+        """Leave the server's address for the command line to find."""
+        file = self.root / ".understudy" / "server.json"
+        aside = file.with_suffix(".new")
+        aside.write_bytes(msgspec.json.encode(ServerAddress(url, os.getpid())))
+        aside.rename(file)
+
+    def withdraw(self) -> None:
+        """Take the address away again, if it is still this process's."""
+        address = self._announced()
+        if address is not None and address.pid == os.getpid():
+            (self.root / ".understudy" / "server.json").unlink()
+
+    def server(self) -> ServerAddress | None:
+        """The running server's address; None when there is none, or its process is gone."""
+        address = self._announced()
+        if address is None:
+            return None
+        try:
+            os.kill(address.pid, 0)
+        except ProcessLookupError:
+            return None
+        return address
+
+    def _announced(self) -> ServerAddress | None:
+        try:
+            held = (self.root / ".understudy" / "server.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        return msgspec.json.decode(held, type=ServerAddress)
