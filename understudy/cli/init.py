@@ -47,6 +47,4 @@ def init(
         path = Path(model).expanduser()
         given = path.absolute() if path.is_dir() else model
         made = Workspace.create(directory, model=given, copy_model=copy, replay=(), settings="")
-    print(
-        f"workspace: {made.root}\nmodel: {made.model_path}\nnext: understudy serve --workspace {directory}"
-    )
+    print(f"workspace: {made.root}\nmodel: {made.model_path}\nnext: understudy serve --workspace {directory}")

@@ -1,0 +1,309 @@
+"""The trainer process, real ones: one weight copy, sessions that happen once, and death at any point."""
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from understudy.config import ModelSettings, TrainingSettings
+from understudy.engine import EmbeddedEngine, ScoreRequest, write_miniature
+from understudy.lessons import Example
+from understudy.training import (
+    Finished,
+    Restore,
+    RunSession,
+    Stepped,
+    TrainerHandle,
+    TrainerUnavailable,
+    TrainingFailed,
+)
+from understudy.weights import WeightHistory, read_commits
+
+EXAMPLES = tuple(
+    Example(tuple(range(3 + i, 40 + i)), tuple(range(50 + i, 60 + i)), kept=bool(i % 2)) for i in range(4)
+)
+
+
+def request(session: str = "s1", *, dry_run: bool = False, **settings: object) -> RunSession:
+    chosen = TrainingSettings.model_validate({"lr": 1e-3, "loss_gate": None, "replay_share": 0.0, **settings})
+    return RunSession(
+        session, EXAMPLES, (), chosen.model_dump(mode="json"), "test", "ada", ("l1", "l2"), dry_run
+    )
+
+
+@asynccontextmanager
+async def staged(directory: Path) -> AsyncIterator[tuple[EmbeddedEngine, TrainerHandle]]:
+    """An engine and its trainer; the trainer's log is shown when a test fails."""
+    log = directory.with_suffix(".log")
+    with EmbeddedEngine(ModelSettings(), directory) as engine:
+        trainer = TrainerHandle(engine.shared.manifest, directory, log_file=log)
+        await trainer.start()
+        try:
+            yield engine, trainer
+        finally:
+            await trainer.close()
+            print(log.read_text())
+
+
+def played(directory: Path, scene: Callable[[EmbeddedEngine, TrainerHandle], Awaitable[None]]) -> None:
+    async def play() -> None:
+        async with staged(directory) as (engine, trainer):
+            await scene(engine, trainer)
+
+    asyncio.run(play())
+
+
+def digest(directory: Path) -> str:
+    return hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+
+
+def mean_loss(engine: EmbeddedEngine, example: Example) -> float:
+    ids = (*example.context_ids, *example.continuation_ids)
+    [score] = engine.score([ScoreRequest(ids, ((len(example.context_ids), len(ids)),))])
+    return -sum(score.logprobs[0]) / len(score.logprobs[0])
+
+
+@pytest.fixture(params=["llama", "qwen3", "qwen3_5"])
+def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_miniature(tmp_path / "model", request.param)
+
+
+@pytest.fixture
+def hybrid(tmp_path: Path) -> Path:
+    return write_miniature(tmp_path / "model", "qwen3_5")
+
+
+def test_engine_trainer_and_a_fresh_load_agree_after_a_session(directory: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        before = [mean_loss(engine, example) for example in EXAMPLES]
+        steps: list[Stepped] = []
+        done = await trainer.run(request(), steps.append)
+        after = [mean_loss(engine, example) for example in EXAMPLES]
+        assert [o.loss_before for o in done.outcomes] == pytest.approx(before, abs=1e-4)
+        assert [o.loss_after for o in done.outcomes] == pytest.approx(after, abs=1e-4)
+        assert sum(after) < sum(before) - 0.01
+        assert [s.step for s in steps] == [1, 2, 3, 4]
+        assert engine.shared.step == 4 and not engine.shared.dirty
+        with EmbeddedEngine(ModelSettings(), directory) as fresh:
+            assert [mean_loss(fresh, e) for e in EXAMPLES] == pytest.approx(after, abs=1e-4)
+        [commit] = read_commits(directory)
+        assert commit.id == done.commit
+        assert (commit.session, commit.lessons, commit.author) == ("s1", ("l1", "l2"), "ada")
+        assert commit.details["settings"]["lr"] == 1e-3
+
+    played(directory, scene)
+
+
+def test_there_is_no_second_copy_of_the_weights(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        maps = Path(f"/proc/{trainer.status.pid}/maps").read_text()
+        assert str(engine.shared.directory / "weights.bin") in maps
+        with torch.no_grad():
+            for tensor in engine.shared.tensors.values():
+                tensor.zero_()
+        done = await trainer.run(request(dry_run=True))
+        vocabulary = engine.model.config.vocab_size
+        uniform = torch.tensor(vocabulary).log().item()
+        assert done.outcomes[0].loss_before == pytest.approx(uniform, rel=1e-5)
+
+    played(hybrid, scene)
+
+
+def test_a_dry_run_changes_nothing(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        before, live = digest(hybrid), {n: t.clone() for n, t in engine.shared.tensors.items()}
+        done = await trainer.run(request(dry_run=True))
+        assert done.commit is None and len(done.losses) == len(EXAMPLES)
+        assert digest(hybrid) == before
+        assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
+        assert not read_commits(hybrid)
+
+    played(hybrid, scene)
+
+
+def test_a_session_that_was_committed_is_not_run_again(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        first = await trainer.run(request())
+        state = digest(hybrid)
+        again = await trainer.run(request())
+        assert digest(hybrid) == state
+        assert len(read_commits(hybrid)) == 1
+        assert again.outcomes == first.outcomes and again.commit == first.commit
+
+    played(hybrid, scene)
+
+
+def test_the_weights_go_back_bit_for_bit_and_forth(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        original, live = digest(hybrid), {n: t.clone() for n, t in engine.shared.tensors.items()}
+        done = await trainer.run(request())
+        taught = digest(hybrid)
+        await trainer.restore(Restore("r1", None, "ada"))
+        assert digest(hybrid) == original
+        assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
+        await trainer.restore(Restore("r2", done.commit, "ada"))
+        assert digest(hybrid) == taught
+        with pytest.raises(TrainingFailed, match="'nonsense' fits 0"):
+            await trainer.restore(Restore("r3", "nonsense", "ada"))
+
+    played(hybrid, scene)
+
+
+def test_a_session_that_fails_puts_the_weights_back(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        live = {n: t.clone() for n, t in engine.shared.tensors.items()}
+        bad = RunSession("bad", (*EXAMPLES, Example((1,), (10**6,))), (), request().settings, "", "ada")
+        with pytest.raises(TrainingFailed, match="expected token ids from 0 to"):
+            await trainer.run(bad)
+        assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
+        assert not engine.shared.dirty
+        assert (await trainer.run(request("good"))).commit is not None
+
+    played(hybrid, scene)
+
+
+def test_cancelling_puts_the_weights_back(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        before = digest(hybrid)
+        live = {n: t.clone() for n, t in engine.shared.tensors.items()}
+        cancelling: list[asyncio.Task[None]] = []
+
+        def on_step(step: Stepped) -> None:
+            if step.step == 2:
+                cancelling.append(asyncio.create_task(trainer.cancel("long")))
+
+        with pytest.raises(TrainingFailed, match="was cancelled"):
+            await trainer.run(request("long", epochs=500), on_step)
+        assert cancelling
+        assert digest(hybrid) == before
+        assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
+
+    played(hybrid, scene)
+
+
+@pytest.mark.parametrize("at_step", [1, 3])
+def test_a_trainer_killed_in_a_session_is_replaced_and_the_session_happens_once(
+    hybrid: Path, tmp_path: Path, at_step: int
+) -> None:
+    """The killed run equals an undisturbed one to the bit: nothing of the first attempt stayed."""
+    twin = write_miniature(tmp_path / "twin", "qwen3_5")
+    assert digest(twin) == digest(hybrid)
+    killed: list[int] = []
+
+    async def undisturbed(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        await trainer.run(request(epochs=3))
+
+    async def disturbed(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        def on_step(step: Stepped) -> None:
+            pid = trainer.status.pid
+            if step.step == at_step and not killed and pid is not None:
+                killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+        done: Finished = await trainer.run(request(epochs=3), on_step)
+        assert done.commit is not None
+        assert trainer.status.deaths == 1 and trainer.status.pid not in killed
+
+    played(twin, undisturbed)
+    played(hybrid, disturbed)
+    assert killed
+    assert len(read_commits(hybrid)) == 1
+    assert digest(hybrid) == digest(twin)
+
+
+def test_an_idle_trainer_that_dies_comes_back_by_itself(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        first = trainer.status.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while trainer.status.pid in (first, None):
+                await asyncio.sleep(0.02)
+        assert (await trainer.run(request())).commit is not None
+
+    played(hybrid, scene)
+
+
+def test_a_trainer_that_keeps_dying_is_given_up_and_the_weights_are_whole(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        before = digest(hybrid)
+
+        def on_step(step: Stepped) -> None:
+            if trainer.status.pid is not None:
+                os.kill(trainer.status.pid, signal.SIGKILL)
+
+        with pytest.raises(TrainingFailed, match="died 3 times over session s1"):
+            await trainer.run(request(epochs=50), on_step)
+        assert digest(hybrid) == before
+        done = await trainer.run(request("later"))
+        assert done.commit is not None
+        assert [c.session for c in read_commits(hybrid)] == ["later"]
+
+    played(hybrid, scene)
+
+
+def test_a_trainer_whose_server_is_gone_ends(hybrid: Path, tmp_path: Path) -> None:
+    program = f"""
+import asyncio, os
+from pathlib import Path
+from understudy.config import ModelSettings
+from understudy.engine import EmbeddedEngine
+from understudy.training import TrainerHandle
+async def play():
+    engine = EmbeddedEngine(ModelSettings(), Path({str(hybrid)!r}))
+    trainer = TrainerHandle(engine.shared.manifest, Path({str(hybrid)!r}))
+    await trainer.start()
+    Path({str(tmp_path / "pid")!r}).write_text(str(trainer.status.pid))
+    os._exit(0)
+asyncio.run(play())
+"""
+
+    async def play() -> None:
+        import sys
+
+        server = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+        await server.wait()
+        process = Path("/proc") / (tmp_path / "pid").read_text()
+        async with asyncio.timeout(30):
+            while process.exists() and "Z" not in (process / "stat").read_text().split(")")[-1].split()[0]:
+                await asyncio.sleep(0.05)
+
+    asyncio.run(play())
+
+
+def test_a_trainer_that_cannot_start_says_why(hybrid: Path, tmp_path: Path) -> None:
+    async def play() -> None:
+        trainer = TrainerHandle(tmp_path / "nowhere.json", hybrid, log_file=tmp_path / "log")
+        try:
+            with pytest.raises(TrainerUnavailable, match="expected the manifest of shared weights"):
+                await trainer.start()
+        finally:
+            await trainer.close()
+
+    asyncio.run(play())
+
+
+def test_moments_persist_over_sessions_and_restarts(hybrid: Path, tmp_path: Path) -> None:
+    """Two sessions with a restart between them equal two sessions without."""
+    twin = write_miniature(tmp_path / "twin", "qwen3_5")
+
+    async def both(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        await trainer.run(request("one"))
+        await trainer.run(request("two"))
+
+    async def one(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        await trainer.run(request("one"))
+
+    async def two(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        await trainer.run(request("two"))
+
+    played(twin, both)
+    played(hybrid, one)
+    played(hybrid, two)
+    assert WeightHistory.open(hybrid).checkpoint.digest("model.safetensors") == digest(twin)

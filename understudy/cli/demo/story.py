@@ -1,0 +1,210 @@
+"""The demo's story: answers, corrections, lessons, training beside serving, proof."""
+
+import hashlib
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from understudy.behaviours import Behaviour
+from understudy.cli.demo.curves import Curves, Laboratory, draw_curves
+from understudy.cli.demo.findings import Agreement, Correction, Findings, Serving, measure_served
+from understudy.cli.demo.report import print_table, write_report
+from understudy.cli.demo.stage import Client, Listener, served, wait_for
+from understudy.cli.failures import CommandError
+from understudy.cli.init import init
+from understudy.engine import EmbeddedEngine, ScoreRequest, encode_text
+from understudy.pocket import PocketLesson, behaviours, dialogue
+from understudy.pocket import lessons as pocket_lessons
+from understudy.workspace import Workspace
+
+SHIPPED = Path(__file__).with_name("conversation.md")
+PERSON = "maya"
+DRAW = 0
+STREAM_SECONDS = 2.0
+"""How long the client streams before training, to know its usual pace."""
+PROBE_DIALOGUES = 12
+
+
+class Narrator:
+    """Says what is going on, and how long it has been."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False)
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}")
+
+
+def run_demo(conversation: Path | None, folder: Path | None, count: int) -> None:
+    """Play the whole story, and leave a workspace with a report in it."""
+    if not 1 <= count <= 100:
+        raise CommandError(f"expected 1 to 100 lessons, got {count}")
+    source = conversation or SHIPPED
+    if not source.is_file():
+        raise CommandError(f"expected a conversation file at {source}, found none")
+    narrator = Narrator()
+    say = narrator.say
+    root = (folder or Path(tempfile.mkdtemp(prefix="understudy-demo-")) / "workspace").absolute()
+    init(root)
+    workspace = Workspace.open(root)
+    file = f"conversations/{source.stem}.md"
+    original = source.read_bytes().decode()
+    workspace.repository.add(file, original, PERSON)
+    scenarios, dialogues = behaviours("test"), dialogue("test")
+
+    with served(workspace) as client:
+        say(f"serving {workspace.settings.model.name} at {client.url}")
+        before = measure_served(client, scenarios, dialogues)
+        say(f"before: acts on {before.rates['accepts']} of the directions it never saw")
+        corrections = correct(workspace, client, file, pocket_lessons(DRAW, count))
+        say(f"{len(corrections)} answers corrected in {file}; each edit is a lesson")
+        session, serving = learn(workspace, client)
+        say(
+            f"learned in {session['seconds']:.1f} s while a client kept streaming: commit {session['commit']}"
+        )
+        after = measure_served(client, scenarios, dialogues)
+        say(f"after: acts on {after.rates['accepts']} of them")
+        agreement = compare(workspace, client, dialogues[:PROBE_DIALOGUES])
+        restored = undo_and_redo(workspace, client, session["commit"])
+        say("went back to the model as it came, bit for bit, and forth again")
+        kept = workspace.repository.read(file).text.startswith(original)
+        if not kept:
+            raise CommandError(f"expected {file} to begin with the bytes of {source}: it does not")
+
+    curves = explore(workspace, scenarios, say)
+    findings = Findings(corrections, session, before, after, serving, agreement, restored, curves)
+    report = root / "report.html"
+    write_report(report, findings)
+    print_table(narrator.console, findings)
+    say(f"report: {report}")
+    narrator.console.print(
+        f"\nNext:\n"
+        f"  understudy serve --workspace {root}                 talk to it (any OpenAI client)\n"
+        f"  understudy threads {source.stem} --workspace {root}     what was said\n"
+        f"  understudy lessons list --workspace {root}          what it learned\n"
+        f"  understudy weights log --workspace {root}           what changed, and how to go back",
+        soft_wrap=True,
+    )
+
+
+def correct(
+    workspace: Workspace, client: Client, file: str, lessons: Sequence[PocketLesson]
+) -> tuple[Correction, ...]:
+    """Give directions in threads of their own, wait for the answers, edit each into what was wanted."""
+    repository, name = workspace.repository, workspace.settings.model.name
+    asked: list[tuple[str, PocketLesson]] = []
+    for number, lesson in enumerate(lessons, start=1):
+        speaker, _, words = lesson.prompt[-1].content.rpartition(": ")
+        text = f"@{name} {words}"
+        asked.append((repository.start(file, f"Direction {number}", speaker or PERSON, text).message, lesson))
+
+    def answered() -> list[str] | None:
+        conversation = repository.read(file)
+        replies = [conversation.message(message).replies for message, _ in asked]
+        return [found[0].id for found in replies] if all(replies) else None
+
+    corrections = []
+    for (message, lesson), reply in zip(asked, wait_for("the model's answers", answered), strict=True):
+        conversation = repository.read(file)
+        said = conversation.message(reply).body
+        if said != lesson.chosen:
+            repository.edit(file, reply, PERSON, lesson.chosen)
+            corrections.append(Correction(conversation.message(message).body, said, lesson.chosen))
+    return tuple(corrections)
+
+
+def learn(workspace: Workspace, client: Client) -> tuple[dict[str, object], Serving]:
+    """Approve what was proposed and let it be trained, with a client streaming all the while."""
+    ledger = workspace.ledger
+    edits = workspace.repository.head()
+    wait_for("the edits to become lessons", lambda: ledger.watermark() == edits or None)
+    listener = Listener(client)
+    listener.start()
+    time.sleep(STREAM_SECONDS)
+    began = time.monotonic()
+    proposed = [entry.id for entry in ledger.list("proposed")]
+    for identity in proposed:
+        ledger.approve(identity, PERSON)
+    last = wait_for(
+        "the lessons to be trained", lambda: _ended(client, ledger.list("trained"), len(proposed))
+    )
+    ended = time.monotonic()
+    listener.stop()
+    during, usual = listener.gaps(began, ended), listener.gaps(0.0, began)
+    return last, Serving(
+        tokens_while_training=len(during),
+        training_seconds=ended - began,
+        longest_gap=max(during, default=float("inf")),
+        median_gap=statistics.median(during) if during else float("inf"),
+        usual_gap=statistics.median(usual),
+        failures=tuple(listener.failures),
+    )
+
+
+def _ended(client: Client, trained: Sequence[object], expected: int) -> dict[str, object] | None:
+    status = client.status()
+    error = status["trainer"]["last_error"]
+    if error is not None:
+        raise CommandError(f"training failed: {error}")
+    found: dict[str, object] | None = status["last"]
+    return found if len(trained) >= expected else None
+
+
+def compare(workspace: Workspace, client: Client, texts: Sequence[str]) -> Agreement:
+    """The same tokens, scored by the server, by a fresh load of a copy, and by the trainer."""
+    sequences = [tuple(encode_text(client.tokenizer, text)) for text in texts]
+    theirs = client.token_log_probabilities(sequences)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(workspace.model_path, Path(folder) / "copy"))
+        with EmbeddedEngine(workspace.settings.model, copy) as engine:
+            scores = engine.score([ScoreRequest(ids, ((1, len(ids)),)) for ids in sequences])
+    fresh = [score.logprobs[0] for score in scores]
+    body = {
+        "examples": [{"context_ids": ids[:1], "continuation_ids": ids[1:]} for ids in sequences],
+        "dry_run": True,
+    }
+    outcomes = client.call("POST", "/train", body)["outcomes"]
+    return Agreement(
+        fresh_load=max(
+            abs(a - b)
+            for one, other in zip(theirs, fresh, strict=True)
+            for a, b in zip(one, other, strict=True)
+        ),
+        trainer=max(
+            abs(-statistics.fmean(one) - outcome["loss_before"])
+            for one, outcome in zip(theirs, outcomes, strict=True)
+        ),
+    )
+
+
+def undo_and_redo(workspace: Workspace, client: Client, commit: object) -> bool:
+    """Back to the model as it came, and forth again; True when every byte of the files came back."""
+    from understudy.pocket import checkpoint_directory
+
+    assert isinstance(workspace.model_path, Path)
+    taught = _digest(workspace.model_path)
+    client.call("POST", "/weights/restore", {"commit": None, "author": PERSON})
+    as_it_came = _digest(workspace.model_path) == _digest(checkpoint_directory())
+    client.call("POST", "/weights/restore", {"commit": commit, "author": PERSON})
+    return as_it_came and _digest(workspace.model_path) == taught
+
+
+def _digest(directory: Path) -> str:
+    return hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+
+
+def explore(workspace: Workspace, scenarios: Sequence[Behaviour], say: Callable[[str], None]) -> Curves:
+    """The curves over 1 to 100 lessons, on a copy of the model as it came."""
+    from understudy.pocket import checkpoint_directory
+
+    laboratory = Laboratory(checkpoint_directory(), workspace.settings.training, workspace.rehearsals())
+    try:
+        return draw_curves(laboratory, scenarios, say)
+    finally:
+        laboratory.close()
