@@ -1,0 +1,141 @@
+"""What happened to conversations, read from Git by comparing trees: any editor may have made the commits."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from functools import cached_property, lru_cache
+
+import pygit2
+from pygit2.enums import DeltaStatus, SortMode
+
+from understudy.conversation.document import Conversation, Message
+from understudy.conversation.files import is_conversation
+from understudy.conversation.parser import parse
+
+_PARSED_KEPT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """One file in one commit. `before` is None for a new file, `after` for a removed one.
+
+    The trailers are what the commit message says; only the trees prove anything.
+    """
+
+    commit: str
+    author: str
+    time: datetime
+    file: str
+    trailers: Mapping[str, str]
+    _blobs: tuple[str | None, str | None] = field(repr=False)
+    _read: Callable[[str], str] = field(repr=False)
+    _load: Callable[[str], Conversation] = field(repr=False)
+
+    @property
+    def before_text(self) -> str | None:
+        """The file in the commit's first parent, unread: cheaper than `before` where a search is enough."""
+        return self._read(self._blobs[0]) if self._blobs[0] else None
+
+    @cached_property
+    def before(self) -> Conversation | None:
+        """The conversation in the commit's first parent."""
+        return self._load(self._blobs[0]) if self._blobs[0] else None
+
+    @cached_property
+    def after(self) -> Conversation | None:
+        """The conversation in the commit."""
+        return self._load(self._blobs[1]) if self._blobs[1] else None
+
+    @cached_property
+    def added(self) -> tuple[Message, ...]:
+        """Messages that the commit brought, in file order."""
+        known = _ids(self.before)
+        return tuple(message for message in _messages(self.after) if message.id not in known)
+
+    @cached_property
+    def removed(self) -> tuple[Message, ...]:
+        """Messages that the commit took away, as they were."""
+        known = _ids(self.after)
+        return tuple(message for message in _messages(self.before) if message.id not in known)
+
+    @cached_property
+    def edited(self) -> tuple[tuple[Message, Message], ...]:
+        """Messages whose body the commit changed: as they were, as they became."""
+        earlier = {message.id: message for message in _messages(self.before)}
+        pairs = ((earlier[message.id], message) for message in _messages(self.after) if message.id in earlier)
+        return tuple((old, new) for old, new in pairs if old.source != new.source and old.body != new.body)
+
+
+def _messages(conversation: Conversation | None) -> tuple[Message, ...]:
+    return conversation.messages if conversation else ()
+
+
+def _ids(conversation: Conversation | None) -> set[str]:
+    return {message.id for message in _messages(conversation)}
+
+
+def decode(data: bytes) -> str:
+    """A file's bytes as text; bytes that are not UTF-8 survive as surrogates, so `encode` gives them back."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def encode(text: str) -> bytes:
+    """The inverse of `decode`."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def changes_between(
+    git: pygit2.Repository, since: pygit2.Oid | None, head: pygit2.Oid, file: str | None
+) -> Iterator[Change]:
+    """Every change of a conversation in the commits reachable from `head` and not from `since`, oldest first.
+
+    A merge counts only where its result is none of its parents' versions.
+    """
+
+    def read(blob: str) -> str:
+        return decode(git[blob].data)
+
+    @lru_cache(maxsize=_PARSED_KEPT)
+    def load(blob: str) -> Conversation:
+        return parse(read(blob))
+
+    walker = git.walk(head, SortMode.TOPOLOGICAL | SortMode.TIME | SortMode.REVERSE)
+    if since is not None:
+        walker.hide(since)
+    for commit in walker:
+        trailers = dict(commit.message_trailers)
+        for path, blobs in _changed_files(git, commit):
+            if file in (None, path):
+                yield Change(
+                    str(commit.id), commit.author.name, _time(commit), path, trailers, blobs, read, load
+                )
+
+
+def _time(commit: pygit2.Commit) -> datetime:
+    zone = timezone(timedelta(minutes=commit.author.offset))
+    return datetime.fromtimestamp(commit.author.time, zone).astimezone(UTC)
+
+
+def _changed_files(
+    git: pygit2.Repository, commit: pygit2.Commit
+) -> Iterator[tuple[str, tuple[str | None, str | None]]]:
+    parents = commit.parents
+    diff = git.diff(parents[0].tree, commit.tree) if parents else commit.tree.diff_to_tree(swap=True)
+    for delta in diff.deltas:
+        path = delta.new_file.path
+        if not is_conversation(path):
+            continue
+        before = None if delta.status == DeltaStatus.ADDED else str(delta.old_file.id)
+        after = None if delta.status == DeltaStatus.DELETED else str(delta.new_file.id)
+        if not any(blob_at(parent.tree, path) == after for parent in parents[1:]):
+            yield path, (before, after)
+
+
+def blob_at(tree: pygit2.Tree, path: str) -> str | None:
+    """The id of the regular file at this path of a tree, None if there is none."""
+    try:
+        entry = tree[path]
+    except KeyError:
+        return None
+    regular = entry.filemode in (pygit2.enums.FileMode.BLOB, pygit2.enums.FileMode.BLOB_EXECUTABLE)
+    return str(entry.id) if regular else None
