@@ -217,6 +217,35 @@ def test_a_trainer_killed_in_a_session_is_replaced_and_the_session_happens_once(
     assert digest(hybrid) == digest(twin)
 
 
+def test_a_trainer_killed_right_after_its_commit_does_not_run_the_session_again(hybrid: Path) -> None:
+    commits = hybrid / ".understudy" / "commits"
+
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        first = trainer.status.pid
+        assert first is not None
+
+        def kill_at_the_record() -> None:
+            while not list(commits.glob("*.json")):
+                pass
+            os.kill(first, signal.SIGKILL)
+
+        killing = asyncio.create_task(asyncio.to_thread(kill_at_the_record))
+        done = await trainer.run(request())
+        await killing
+        [commit] = read_commits(hybrid)
+        assert done.commit == commit.id
+        async with asyncio.timeout(60):
+            while trainer.status.pid in (first, None):
+                await asyncio.sleep(0.02)
+        assert (await trainer.run(request())).commit == commit.id
+        assert digest(hybrid) == commit.after["model.safetensors"]
+        assert [mean_loss(engine, e) for e in EXAMPLES] == pytest.approx(
+            [o.loss_after for o in done.outcomes], abs=1e-4
+        )
+
+    played(hybrid, scene)
+
+
 def test_an_idle_trainer_that_dies_comes_back_by_itself(hybrid: Path) -> None:
     async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
         first = trainer.status.pid
