@@ -1,1 +1,73 @@
 """A served model: load, generate, score, watch."""
+
+from understudy.engine.chat import decode_text, encode_chat, encode_lesson, encode_text
+from understudy.engine.detokenize import TextReader, TokenTexts
+from understudy.engine.embedded import EmbeddedEngine, Steps, collect, gather_completions
+from understudy.engine.errors import (
+    BadRequest,
+    BrokenCheckpoint,
+    BrokenTemplate,
+    EngineBusy,
+    EngineClosed,
+    EngineError,
+    ModelNotFound,
+    PromptTooLong,
+    UnknownArchitecture,
+)
+from understudy.engine.loading import Dtype, LoadedModel, load_model, load_tokenizer, locate_model
+from understudy.engine.miniature import Architecture, write_miniature
+from understudy.engine.pool import Stream
+from understudy.engine.request import (
+    MAX_LOGPROBS,
+    Completion,
+    FinishReason,
+    GenerationRequest,
+    GenerationStep,
+    Sampling,
+    Score,
+    ScoreRequest,
+    TokenLogprob,
+    WeightState,
+)
+from understudy.engine.skeleton import skeleton
+
+__all__ = [
+    "MAX_LOGPROBS",
+    "Architecture",
+    "BadRequest",
+    "BrokenCheckpoint",
+    "BrokenTemplate",
+    "Completion",
+    "Dtype",
+    "EmbeddedEngine",
+    "EngineBusy",
+    "EngineClosed",
+    "EngineError",
+    "FinishReason",
+    "GenerationRequest",
+    "GenerationStep",
+    "LoadedModel",
+    "ModelNotFound",
+    "PromptTooLong",
+    "Sampling",
+    "Score",
+    "ScoreRequest",
+    "Steps",
+    "Stream",
+    "TextReader",
+    "TokenLogprob",
+    "TokenTexts",
+    "UnknownArchitecture",
+    "WeightState",
+    "collect",
+    "decode_text",
+    "encode_chat",
+    "encode_lesson",
+    "encode_text",
+    "gather_completions",
+    "load_model",
+    "load_tokenizer",
+    "locate_model",
+    "skeleton",
+    "write_miniature",
+]

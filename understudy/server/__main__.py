@@ -1,0 +1,43 @@
+"""`python -m understudy.server`: the server process of a workspace."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from understudy.config import ConfigError
+from understudy.conversation import ConversationError
+from understudy.server.assembly import serve_workspace
+from understudy.workspace import Workspace, WorkspaceError
+
+
+def main() -> None:
+    """Entry point; `understudy serve` becomes this process."""
+    parser = argparse.ArgumentParser(description="Serve a workspace until interrupted.")
+    parser.add_argument("--workspace", type=Path, required=True)
+    parser.add_argument("--host", default=None)
+    parser.add_argument("--port", type=int, default=None)
+    given = vars(parser.parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        _serve(given)
+    except _expected() as error:
+        sys.exit(f"understudy: {error}")
+
+
+def _serve(given: dict[str, Any]) -> None:
+    address: dict[str, Any] = {key: given[key] for key in ("host", "port") if given[key] is not None}
+    serve_workspace(Workspace.open(given["workspace"], **({"server": address} if address else {})))
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """What a person can mend: said in a line, without a traceback."""
+    from understudy.engine import EngineError
+    from understudy.weights import WeightsError
+
+    return (ConfigError, WorkspaceError, ConversationError, EngineError, WeightsError, OSError)
+
+
+if __name__ == "__main__":
+    main()

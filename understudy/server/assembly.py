@@ -1,0 +1,98 @@
+"""A workspace's server, put together: engine, trainer, watcher, routes."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+
+from understudy.server.app import create_app
+from understudy.server.training import TrainingService
+from understudy.server.training_routes import training_routes
+from understudy.server.watcher import watch
+from understudy.workspace import Workspace
+
+if TYPE_CHECKING:
+    from understudy.engine import EmbeddedEngine
+
+log = logging.getLogger(__name__)
+
+
+def open_engine(workspace: Workspace) -> "EmbeddedEngine":
+    """The workspace's model, loaded to be served. A weight commit that was cut off is finished first."""
+    from understudy.engine import EmbeddedEngine, locate_model
+    from understudy.weights import WeightHistory
+
+    directory = locate_model(workspace.model_path)
+    head = WeightHistory.open(directory).head
+    limits = workspace.settings.server
+    engine = EmbeddedEngine(
+        workspace.settings.model,
+        directory,
+        max_concurrent=limits.max_concurrent,
+        max_waiting=limits.max_waiting,
+    )
+    engine.weight_commit = head
+    return engine
+
+
+def create_workspace_app(workspace: Workspace, engine: "EmbeddedEngine") -> Starlette:
+    """The whole server of a workspace. Its lifespan runs the trainer and the watcher."""
+    from understudy.training import TrainerHandle
+
+    trainer = TrainerHandle(
+        engine.shared.manifest,
+        engine.directory,
+        threads=workspace.settings.model.threads,
+        log_file=workspace.trainer_log,
+    )
+    service = TrainingService(workspace, engine, trainer)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        tasks = [_lasting(service.run()), _lasting(watch(workspace, engine))]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            await trainer.close()
+
+    return create_app(
+        engine,
+        workspace.settings.server,
+        workspace.token,
+        extra_routes=training_routes(service),
+        lifespan=lifespan,
+    )
+
+
+def _lasting(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """A task for the server's whole life; if it fails, the log says so at once."""
+    task = asyncio.create_task(work)
+
+    def ended(done: "asyncio.Task[None]") -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.error("a part of the server stopped", exc_info=error)
+
+    task.add_done_callback(ended)
+    return task
+
+
+def serve_workspace(workspace: Workspace) -> None:
+    """Serve until interrupted; the address is left in the workspace for other commands."""
+    from understudy.server.running import listening, run_server
+
+    with open_engine(workspace) as engine:
+        app = create_workspace_app(workspace, engine)
+        with listening(workspace.settings.server) as (socket, url):
+            workspace.announce(url)
+            try:
+                log.info("serving %s at %s", workspace.root, url)
+                run_server(app, socket)
+            finally:
+                workspace.withdraw()

@@ -1,0 +1,112 @@
+"""JSON in and out: bodies read and checked against a msgspec type, answers written."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from understudy.server.errors import ApiError
+
+T = TypeVar("T")
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""A million tokens of English fit three times."""
+_SHOWN_CHARACTERS = 80
+
+
+def json_response(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`content` (anything msgspec encodes) as a JSON answer."""
+    return Response(msgspec.json.encode(content), status, headers, media_type="application/json")
+
+
+async def read_body(request: Request, kind: type[T]) -> T:
+    """The request's JSON body as a `kind`.
+
+    Raises ApiError(400) that names the field, what it takes and what came; ApiError(413) for a body
+    beyond MAX_BODY_BYTES.
+    """
+    return parse_body(await request.body(), kind)
+
+
+def parse_body(raw: bytes, kind: type[T]) -> T:
+    """`raw` as a `kind`; raises ApiError(400)."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `")
+        path = path.rstrip("`")
+        unknown = re.search(r"unknown field `(.*)`", reason)
+        if unknown:
+            field = _join(path, unknown[1])
+            fields = getattr(kind, "__struct_fields__", ())
+            known = f" ({', '.join(fields)})" if path in ("", "$") and fields else ""
+            raise ApiError(
+                400,
+                f"{field}: expected only the fields this server knows{known}, got this one too",
+                param=field,
+                code="unknown_parameter",
+            ) from error
+        missing = re.search(r"missing required field `(.*)`", reason)
+        field = _join(path, missing[1]) if missing else path.removeprefix("$").removeprefix(".")
+        came = "" if missing else _shown(raw, path)
+        raise ApiError(400, f"{field or 'body'}: {reason}{came}", param=field or None) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        came = "an empty body" if not raw.strip() else f"something else ({error})"
+        raise ApiError(400, f"expected a JSON object as the body, got {came}") from error
+
+
+class BodyLimitMiddleware:
+    """Refuses bodies beyond `MAX_BODY_BYTES` before they are held in memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit():
+            _check_size(int(declared))
+        came = 0
+
+        async def counted() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            _check_size(came)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > MAX_BODY_BYTES:
+        raise ApiError(
+            413,
+            f"expected a body of at most {MAX_BODY_BYTES} bytes, got {size_bytes} or more: send less at once",
+            code="body_too_large",
+            headers={"Connection": "close"},
+        )
+
+
+def _join(path: str, field: str) -> str:
+    return f"{path}.{field}".removeprefix("$").removeprefix(".")
+
+
+def _shown(raw: bytes, path: str) -> str:
+    """ ", got ..." with the value that stands at msgspec's path, when the path names one value."""
+    value: Any = msgspec.json.decode(raw)
+    for key, index in re.findall(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]", path):
+        if key and isinstance(value, dict):
+            value = value.get(key)
+        elif index.isdigit() and isinstance(value, list):
+            value = value[int(index)]
+        else:
+            break
+    text = repr(value)
+    return f", got {text[:_SHOWN_CHARACTERS]}{'...' if len(text) > _SHOWN_CHARACTERS else ''}"

@@ -1,0 +1,93 @@
+"""What the server counts, for Prometheus. Each app has a registry of its own."""
+
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from understudy.engine import EmbeddedEngine
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status, as nginx logs it, of a request whose client left before the answer began."""
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """The server's counters and gauges; add your own collectors to `registry`."""
+
+    def __init__(self, engine: "EmbeddedEngine") -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "understudy_requests",
+            "Requests answered.",
+            ("route", "method", "status"),
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "understudy_tokens", "Tokens read and generated.", ("kind",), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "understudy_request_seconds",
+            "From a request to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.first_token_seconds = Histogram(
+            "understudy_first_token_seconds",
+            "From a request to its first token.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        for name, meaning, read in (
+            ("running", "Requests being generated.", lambda: engine.running),
+            ("waiting", "Requests waiting for their turn.", lambda: engine.waiting),
+            ("weight_step", "Optimizer steps written into the weights.", lambda: engine.weights.step),
+            ("training", "1 while a session writes the weights.", lambda: engine.weights.training),
+        ):
+            Gauge(f"understudy_{name}", meaning, registry=self.registry).set_function(read)
+
+
+async def show_metrics(request: Request) -> Response:
+    """`GET /metrics`"""
+    metrics: Metrics = request.app.state.metrics
+    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class MetricsMiddleware:
+    """Counts and times every request by the route that took it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = CLIENT_CLOSED_REQUEST
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            route = _route_path(scope.get("route"))
+            self._metrics.requests.labels(route, scope["method"], status).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+
+def _route_path(route: BaseRoute | None) -> str:
+    """The route's pattern: a path as given would make a time series of every typo."""
+    return route.path if isinstance(route, Route) else "unmatched"

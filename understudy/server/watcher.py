@@ -1,0 +1,86 @@
+"""Watches the workspace's conversations: new messages get an answer, edits of the model's become lessons."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from understudy.conversation import ConversationError, ConversationRepository
+from understudy.lessons import mine
+from understudy.participant import EmptyAnswer, NothingToAnswer, answer, due, speak
+from understudy.workspace import Workspace
+
+if TYPE_CHECKING:
+    from understudy.engine import EmbeddedEngine
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message that waits for the model."""
+
+    file: str
+    message: str
+
+
+def look(workspace: Workspace) -> tuple[list[Waiting], str]:
+    """Read what was committed since the watermark: propose lessons, name the messages to answer.
+
+    Also returns the commit that was read up to. It becomes the watermark only once the answers stand, so
+    a server that dies in between answers them after its restart; no lesson is ever proposed twice.
+    """
+    name = workspace.settings.model.name
+    repository = workspace.repository
+    ledger = workspace.ledger
+    since, head = ledger.watermark(), repository.head()
+    if since == head:
+        return [], head
+    for lesson in mine(repository, name, since):
+        proposal = ledger.propose(lesson)
+        if proposal.new:
+            log.info("lesson %s proposed, from %s", proposal.entry.short, lesson.source.file)
+    return _unanswered(repository, name, since), head
+
+
+def _unanswered(repository: ConversationRepository, name: str, since: str | None) -> list[Waiting]:
+    found: dict[Waiting, None] = {}
+    for change in repository.changes(since):
+        if change.after is None or change.file not in repository.files():
+            continue
+        for message in due(change.before, change.after, repository.read(change.file), name):
+            found[Waiting(change.file, message.id)] = None
+    return list(found)
+
+
+async def watch(workspace: Workspace, engine: "EmbeddedEngine") -> None:
+    """Look at every new commit, until cancelled. A message that cannot be answered is logged and left."""
+    from understudy.engine import EngineError
+
+    while True:
+        found, head = await asyncio.to_thread(look, workspace)
+        for waiting in found:
+            try:
+                await engine.run(partial(_answer, workspace, engine, waiting))
+            except (EngineError, ConversationError, EmptyAnswer, NothingToAnswer) as error:
+                log.warning("message %s in %s was not answered: %s", waiting.message, waiting.file, error)
+        await asyncio.to_thread(_remember, workspace, head)
+        await asyncio.sleep(workspace.settings.server.watch_seconds)
+
+
+def _remember(workspace: Workspace, head: str) -> None:
+    ledger = workspace.ledger
+    if ledger.watermark() != head:
+        ledger.set_watermark(head)
+
+
+def _answer(workspace: Workspace, engine: "EmbeddedEngine", waiting: Waiting) -> None:
+    settings = workspace.settings
+    answer(
+        workspace.repository,
+        waiting.file,
+        waiting.message,
+        settings.model.name,
+        partial(speak, engine, settings.participant),
+    )
