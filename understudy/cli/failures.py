@@ -43,4 +43,8 @@ def _expected() -> tuple[type[Exception], ...]:
         from understudy.weights import WeightsError
 
         found += [EngineError, WeightsError]
+    if "understudy.demo" in sys.modules:
+        from understudy.demo import DemoError
+
+        found.append(DemoError)
     return tuple(found)

@@ -7,13 +7,6 @@ from cyclopts import Parameter
 
 from understudy.config import POCKET
 
-POCKET_SETTINGS = """\
-[training]
-# Measured on the pocket model: rank 1 holds a lesson after fewer corrections than rank 64 (docs/LOG.md).
-rank = 1
-"""
-REHEARSALS = 400
-
 
 def init(
     directory: Path,
@@ -30,19 +23,12 @@ def init(
     Without --model it gets a copy of the pocket model that ships with Understudy, and rehearsals that
     protect what that model does well.
     """
-    from understudy.workspace import Rehearsal, Workspace
+    from understudy.workspace import Workspace
 
     if model == POCKET:
-        from understudy.pocket import checkpoint_directory, replay
+        from understudy.pocket import new_workspace
 
-        rehearsals = [Rehearsal(tuple(messages), kept) for messages, kept in replay(seed=0, count=REHEARSALS)]
-        made = Workspace.create(
-            directory,
-            model=checkpoint_directory(),
-            copy_model=True,
-            replay=rehearsals,
-            settings=POCKET_SETTINGS,
-        )
+        made = new_workspace(directory)
     else:
         path = Path(model).expanduser()
         given = path.absolute() if path.is_dir() else model

@@ -38,16 +38,16 @@ def _by_server(workspace: "Workspace", chat: "tuple[ChatMessage, ...]") -> "Answ
         "temperature": settings.temperature,
     }
     said = call(workspace, "POST", "/v1/chat/completions", body)
-    return Answer(said["choices"][0]["message"]["content"].strip(), said["understudy"]["weight_commit"])
+    return Answer(str(said["choices"][0]["message"]["content"]).strip(), said["understudy"]["weight_commit"])
 
 
 def _by_loading(workspace: "Workspace", chat: "tuple[ChatMessage, ...]") -> "Answer":
     from understudy.engine import EmbeddedEngine, locate_model
-    from understudy.server import speak
+    from understudy.participant import speak
     from understudy.weights import read_commits
 
     directory = locate_model(workspace.model_path)
     with EmbeddedEngine(workspace.settings.model, directory) as engine:
         commits = read_commits(directory)
         engine.weight_commit = commits[-1].id if commits else None
-        return speak(workspace, engine, chat)
+        return speak(engine, workspace.settings.participant, chat)

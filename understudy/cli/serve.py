@@ -1,7 +1,7 @@
 """`understudy serve`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -15,13 +15,13 @@ def serve(
     port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes any free one.")] = None,
 ) -> None:
     """Serve the workspace until interrupted."""
-    import logging
+    import os
+    import sys
 
-    from understudy.server import serve_workspace
     from understudy.workspace import Workspace
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    given: dict[str, Any] = {
-        key: value for key, value in {"host": host, "port": port}.items() if value is not None
-    }
-    serve_workspace(Workspace.open(workspace, server=given) if given else Workspace.open(workspace))
+    Workspace.open(workspace)  # what is wrong with it is said before the process changes
+    command = [sys.executable, "-m", "understudy.server", "--workspace", str(workspace)]
+    command += ["--host", host] if host is not None else []
+    command += ["--port", str(port)] if port is not None else []
+    os.execv(sys.executable, command)

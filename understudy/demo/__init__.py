@@ -1,27 +1,6 @@
-"""`understudy demo`: the main job on the pocket model, measured."""
+"""The main job on the pocket model, played by real processes and measured."""
 
-from pathlib import Path
-from typing import Annotated
+from understudy.demo.stage import DemoError
+from understudy.demo.story import run_demo
 
-from cyclopts import Parameter
-
-
-def demo(
-    *,
-    conversation: Annotated[
-        Path | None, Parameter(help="A conversation to work in; a copy is used. One ships with Understudy.")
-    ] = None,
-    workspace: Annotated[
-        Path | None, Parameter(name=["--workspace", "-w"], help="A new folder for the workspace.")
-    ] = None,
-    lessons: Annotated[int, Parameter(help="How many directions the person gives and corrects.")] = 10,
-) -> None:
-    """Ten corrections in a conversation become durable behaviour, while the model keeps serving.
-
-    The model answers directions in threads, a person edits its answers, the edits become lessons, are
-    approved and trained, and the model is asked directions, harms and questions it never saw: before
-    and after, with intervals. Ends with a table, a report to open in a browser, and what to run next.
-    """
-    from understudy.cli.demo.story import run_demo
-
-    run_demo(conversation, workspace, lessons)
+__all__ = ["DemoError", "run_demo"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from understudy.behaviours import Behaviour, Measurement, Rate, measure
 
 if TYPE_CHECKING:
-    from understudy.cli.demo.curves import Curves
-    from understudy.cli.demo.stage import Client
+    from understudy.demo.curves import Curves
+    from understudy.demo.stage import Client
 
 TEMPERATURE = 0.8
 SAMPLED = "accepts, sampled"

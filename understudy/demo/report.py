@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from understudy.behaviours import Rate
-from understudy.cli.demo.curves import Point
-from understudy.cli.demo.findings import Findings, Row
+from understudy.demo.curves import Point
+from understudy.demo.findings import Findings, Row
 
 SHOWN_ANSWERS = 12
 INK, OLD, NEW, BAD = "#667085", "#98a2b3", "#2563eb", "#dc2626"
@@ -129,7 +129,7 @@ def _draw_bars(axes: Any, rows: list[Row]) -> None:
     axes.set_yticks(range(len(rates)), [label for label, *_ in reversed(rates)])
     axes.set_xlim(0, 1.02)
     axes.set_xlabel("share of scenarios, with 95 % interval")
-    axes.legend(frameon=False, labelcolor=INK, loc="lower right")
+    axes.legend(frameon=False, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 
 
 def _draw_losses(axes: Any, losses: list[float]) -> None:
@@ -158,4 +158,4 @@ def _draw_curves(axes: Any, findings: Findings) -> None:
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel("lessons")
     axes.set_ylabel("share of scenarios")
-    axes.legend(frameon=False, labelcolor=INK, loc="center left", fontsize=8)
+    axes.legend(frameon=False, labelcolor=INK, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8)

@@ -13,9 +13,13 @@ from typing import Any, TypeVar
 
 import httpx2
 
-from understudy.cli.failures import CommandError
 from understudy.lessons import ChatMessage
 from understudy.workspace import Workspace
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says at which point and why."""
+
 
 START_SECONDS = 120.0
 WAIT_SECONDS = 120.0
@@ -26,11 +30,11 @@ Found = TypeVar("Found")
 
 
 def wait_for(what: str, look: Callable[[], Found | None], seconds: float = WAIT_SECONDS) -> Found:
-    """Look until there is something; raises CommandError naming `what` when it does not come in time."""
+    """Look until there is something; raises DemoError naming `what` when it does not come in time."""
     deadline = time.monotonic() + seconds
     while (found := look()) is None:
         if time.monotonic() > deadline:
-            raise CommandError(f"expected {what} within {seconds:.0f} s, it did not come")
+            raise DemoError(f"expected {what} within {seconds:.0f} s, it did not come")
         time.sleep(POLL_SECONDS)
     return found
 
@@ -41,7 +45,7 @@ def served(workspace: Workspace) -> Iterator["Client"]:
     log = workspace.root / ".understudy" / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "understudy", "serve", "--workspace", str(workspace.root), "--port", "0"],
+            [sys.executable, "-m", "understudy.server", "--workspace", str(workspace.root), "--port", "0"],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -50,7 +54,7 @@ def served(workspace: Workspace) -> Iterator["Client"]:
 
         def ready() -> Client | None:
             if process.poll() is not None:
-                raise CommandError(
+                raise DemoError(
                     f"the server ended with status {process.returncode}:\n{log.read_text()[-2000:]}"
                 )
             address = workspace.server()
@@ -89,10 +93,10 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; raises CommandError with the server's words when it refuses."""
+        """One request; raises DemoError with the server's words when it refuses."""
         answer = self._http.request(method, path, json=body)
         if answer.is_error:
-            raise CommandError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+            raise DemoError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json()
 
     def status(self) -> dict[str, Any]:
@@ -118,7 +122,8 @@ class Client:
     def token_log_probabilities(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """Natural log-probabilities of every token but the first of each sequence."""
         body = {"sequences": [{"token_ids": list(ids), "ranges": [[1, len(ids)]]} for ids in sequences]}
-        return [item["logprobs"][0] for item in self.call("POST", "/score", body)["data"]]
+        scored = self.call("POST", "/score", body)["sequences"]
+        return [one["ranges"][0]["logprobs"] for one in scored]
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The demo's story: answers, corrections, lessons, training beside serving, proof."""
 
 import hashlib
+import re
 import shutil
 import statistics
 import tempfile
@@ -10,20 +11,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from understudy.behaviours import Behaviour
-from understudy.cli.demo.curves import Curves, Laboratory, draw_curves
-from understudy.cli.demo.findings import Agreement, Correction, Findings, Serving, measure_served
-from understudy.cli.demo.report import print_table, write_report
-from understudy.cli.demo.stage import Client, Listener, served, wait_for
-from understudy.cli.failures import CommandError
-from understudy.cli.init import init
+from understudy.behaviours import Behaviour, Split
+from understudy.demo.curves import Curves, Laboratory, draw_curves
+from understudy.demo.findings import Agreement, Correction, Findings, Serving, measure_served
+from understudy.demo.report import print_table, write_report
+from understudy.demo.stage import Client, DemoError, Listener, served, wait_for
 from understudy.engine import EmbeddedEngine, ScoreRequest, encode_text
-from understudy.pocket import PocketLesson, behaviours, dialogue
+from understudy.pocket import PocketLesson, behaviours, checkpoint_directory, dialogue, new_workspace
 from understudy.pocket import lessons as pocket_lessons
 from understudy.workspace import Workspace
 
 SHIPPED = Path(__file__).with_name("conversation.md")
 PERSON = "maya"
+SPEAKER = re.compile(r"^(\w+): ")
+"""Some lessons say who speaks; in a thread that is the message's author."""
 DRAW = 0
 STREAM_SECONDS = 2.0
 """How long the client streams before training, to know its usual pace."""
@@ -41,22 +42,24 @@ class Narrator:
         self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}")
 
 
-def run_demo(conversation: Path | None, folder: Path | None, count: int) -> None:
-    """Play the whole story, and leave a workspace with a report in it."""
+def run_demo(conversation: Path | None, folder: Path | None, count: int, split: Split = "test") -> Findings:
+    """Play the whole story with `count` lessons; leaves a workspace with a report in it.
+
+    Raises DemoError when a part of the story does not happen.
+    """
     if not 1 <= count <= 100:
-        raise CommandError(f"expected 1 to 100 lessons, got {count}")
+        raise DemoError(f"expected 1 to 100 lessons, got {count}")
     source = conversation or SHIPPED
     if not source.is_file():
-        raise CommandError(f"expected a conversation file at {source}, found none")
+        raise DemoError(f"expected a conversation file at {source}, found none")
     narrator = Narrator()
     say = narrator.say
     root = (folder or Path(tempfile.mkdtemp(prefix="understudy-demo-")) / "workspace").absolute()
-    init(root)
-    workspace = Workspace.open(root)
+    workspace = new_workspace(root)
     file = f"conversations/{source.stem}.md"
     original = source.read_bytes().decode()
     workspace.repository.add(file, original, PERSON)
-    scenarios, dialogues = behaviours("test"), dialogue("test")
+    scenarios, dialogues = behaviours(split), dialogue(split)
 
     with served(workspace) as client:
         say(f"serving {workspace.settings.model.name} at {client.url}")
@@ -75,7 +78,7 @@ def run_demo(conversation: Path | None, folder: Path | None, count: int) -> None
         say("went back to the model as it came, bit for bit, and forth again")
         kept = workspace.repository.read(file).text.startswith(original)
         if not kept:
-            raise CommandError(f"expected {file} to begin with the bytes of {source}: it does not")
+            raise DemoError(f"expected {file} to begin with the bytes of {source}: it does not")
 
     curves = explore(workspace, scenarios, say)
     findings = Findings(corrections, session, before, after, serving, agreement, restored, curves)
@@ -91,6 +94,7 @@ def run_demo(conversation: Path | None, folder: Path | None, count: int) -> None
         f"  understudy weights log --workspace {root}           what changed, and how to go back",
         soft_wrap=True,
     )
+    return findings
 
 
 def correct(
@@ -100,9 +104,10 @@ def correct(
     repository, name = workspace.repository, workspace.settings.model.name
     asked: list[tuple[str, PocketLesson]] = []
     for number, lesson in enumerate(lessons, start=1):
-        speaker, _, words = lesson.prompt[-1].content.rpartition(": ")
-        text = f"@{name} {words}"
-        asked.append((repository.start(file, f"Direction {number}", speaker or PERSON, text).message, lesson))
+        named = SPEAKER.match(lesson.prompt[-1].content)
+        speaker = named[1] if named else PERSON
+        text = f"@{name} {SPEAKER.sub('', lesson.prompt[-1].content)}"
+        asked.append((repository.start(file, f"Direction {number}", speaker, text).message, lesson))
 
     def answered() -> list[str] | None:
         conversation = repository.read(file)
@@ -151,7 +156,7 @@ def _ended(client: Client, trained: Sequence[object], expected: int) -> dict[str
     status = client.status()
     error = status["trainer"]["last_error"]
     if error is not None:
-        raise CommandError(f"training failed: {error}")
+        raise DemoError(f"training failed: {error}")
     found: dict[str, object] | None = status["last"]
     return found if len(trained) >= expected else None
 
@@ -185,8 +190,6 @@ def compare(workspace: Workspace, client: Client, texts: Sequence[str]) -> Agree
 
 def undo_and_redo(workspace: Workspace, client: Client, commit: object) -> bool:
     """Back to the model as it came, and forth again; True when every byte of the files came back."""
-    from understudy.pocket import checkpoint_directory
-
     assert isinstance(workspace.model_path, Path)
     taught = _digest(workspace.model_path)
     client.call("POST", "/weights/restore", {"commit": None, "author": PERSON})
@@ -201,8 +204,6 @@ def _digest(directory: Path) -> str:
 
 def explore(workspace: Workspace, scenarios: Sequence[Behaviour], say: Callable[[str], None]) -> Curves:
     """The curves over 1 to 100 lessons, on a copy of the model as it came."""
-    from understudy.pocket import checkpoint_directory
-
     laboratory = Laboratory(checkpoint_directory(), workspace.settings.training, workspace.rehearsals())
     try:
         return draw_curves(laboratory, scenarios, say)

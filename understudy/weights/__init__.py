@@ -7,7 +7,7 @@ from understudy.weights.errors import (
     WeightsError,
     WeightsMismatch,
 )
-from understudy.weights.history import WeightCommit, WeightHistory
+from understudy.weights.history import WeightCommit, WeightHistory, read_commits
 from understudy.weights.shared import SharedWeights
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "WeightHistory",
     "WeightsError",
     "WeightsMismatch",
+    "read_commits",
 ]

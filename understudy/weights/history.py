@@ -56,8 +56,7 @@ class WeightHistory:
         checkpoint = Checkpoint.open(directory)
         root = directory / ".understudy"
         (root / "commits").mkdir(parents=True, exist_ok=True)
-        commits = [_read_record(file) for file in sorted((root / "commits").glob("*.json"))]
-        history = cls(checkpoint, root, commits)
+        history = cls(checkpoint, root, list(read_commits(directory)))
         history._settle()
         return history
 
@@ -233,6 +232,13 @@ class WeightHistory:
         sync(aside)
         aside.rename(head)
         sync(self._root)
+
+
+def read_commits(directory: Path) -> tuple[WeightCommit, ...]:
+    """The weight commits of a model directory, oldest first, without touching anything."""
+    return tuple(
+        _read_record(file) for file in sorted((directory / ".understudy" / "commits").glob("*.json"))
+    )
 
 
 def _read_record(file: Path) -> WeightCommit:
