@@ -56,4 +56,4 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 
 def test_settings_cannot_be_changed_after_the_fact() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings().server.port = 1  # type: ignore[misc]
+        Settings().server.port = 1

@@ -57,7 +57,7 @@ class Server:
         return found
 
     def trainer(self) -> int:
-        return eventually(lambda: self.status()["trainer"]["pid"])
+        return int(eventually(lambda: self.status()["trainer"]["pid"]))
 
 
 @contextlib.contextmanager

@@ -67,11 +67,9 @@ def test_a_session_teaches(architecture: str, dtype: torch.dtype) -> None:
         assert outcome.loss_after < 0.7 * outcome.loss_before
         assert outcome.loss_after == pytest.approx(full_loss(model, lesson).item() / 5, rel=tolerance)
         assert outcome.first_token_after > outcome.first_token_before
-    moved = sum(
-        (weight.detach().double() - old.double()).square().sum().item()
-        for weight, old in zip(model.parameters(), start, strict=True)
+    assert all(
+        not torch.equal(weight.detach(), old) for weight, old in zip(model.parameters(), start, strict=True)
     )
-    assert result.update_norm == pytest.approx(moved**0.5)
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -129,7 +127,7 @@ def test_a_session_of_known_lessons_changes_nothing() -> None:
     optimizer = Apollo(parameter_groups(model, settings), settings)
     before = copy.deepcopy(model.state_dict())
     result = run(model, LESSONS, settings, POOL, optimizer=optimizer)
-    assert (result.steps, result.gated, result.update_norm) == (0, 3, 0.0)
+    assert (result.steps, result.gated) == (0, 3)
     assert all(outcome.gated and outcome.loss_after == outcome.loss_before for outcome in result.outcomes)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert not optimizer.state
@@ -170,7 +168,7 @@ def test_a_dry_run_changes_nothing(dtype: torch.dtype) -> None:
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
 
     result = run(model, LESSONS, settings, POOL, optimizer=optimizer, dry_run=True)
-    assert (result.steps, len(result.losses), result.update_norm) == (3, 3, 0.0)
+    assert (result.steps, len(result.losses)) == (3, 3)
     assert all(outcome.loss_after == outcome.loss_before for outcome in result.outcomes)
     for name, weight in model.state_dict().items():
         assert torch.equal(weight.view(torch.uint8), weights[name].view(torch.uint8))

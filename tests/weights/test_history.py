@@ -94,6 +94,8 @@ def test_a_record_names_who_why_and_which_lessons(directory: Path) -> None:
     assert (found.author, found.message, found.lessons, found.created, found.parent) == (
         "ada", "a lesson", ("l1",), WHEN, None,
     )  # fmt: skip
+    moved = sum((t.double() - tensors()[n].double()).square().sum().item() for n, t in tensors(1).items())
+    assert found.update_norm == pytest.approx(moved**0.5)
     assert history.find(found.id[:5]) == found
     with pytest.raises(UnknownCommit, match="expected the id of one weight commit, 'zz' fits 0"):
         history.find("zz")
@@ -162,7 +164,7 @@ def test_weights_that_the_files_cannot_hold_are_refused_and_nothing_changes(dire
     with pytest.raises(WeightsMismatch, match=r"b: served as torch.float32 but stored as torch.bfloat16"):
         commit(history, live)
     del live["b"]
-    with pytest.raises(WeightsMismatch, match=r"expected tensors for \['b'\]"):
+    with pytest.raises(WeightsMismatch, match=r"expected tensors for \['b'\] and 1 in all"):
         commit(history, live)
     assert digests(directory) == before
     assert history.head is None

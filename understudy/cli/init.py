@@ -31,6 +31,9 @@ def init(
         made = new_workspace(directory)
     else:
         path = Path(model).expanduser()
-        given = path.absolute() if path.is_dir() else model
-        made = Workspace.create(directory, model=given, copy_model=copy, replay=(), settings="")
+        if not path.is_dir():  # a hub name: its cache belongs to every program, so the workspace gets a copy
+            from understudy.engine import locate_model
+
+            path, copy = locate_model(model), True
+        made = Workspace.create(directory, model=path.absolute(), copy_model=copy, replay=(), settings="")
     print(f"workspace: {made.root}\nmodel: {made.model_path}\nnext: understudy serve --workspace {directory}")

@@ -1,5 +1,6 @@
 """How behaviour changes with the number of lessons: with the guards (loss gate, replay) and without."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 
 from understudy.behaviours import Behaviour, Rate, measure
 from understudy.config import ModelSettings, TrainingSettings
-from understudy.engine import EmbeddedEngine, Sampling, encode_lesson
+from understudy.engine import EmbeddedEngine, Sampling, ScoreRequest, encode_lesson, encode_text
 from understudy.lessons import Example
 from understudy.pocket import lessons as pocket_lessons
 from understudy.training import Apollo, parameter_groups, run_session
@@ -42,7 +43,7 @@ class Laboratory:
 
     def __init__(self, directory: Path, settings: TrainingSettings, rehearsals: Sequence[Rehearsal]) -> None:
         self._engine = EmbeddedEngine(ModelSettings(), directory)
-        self._settings = settings
+        self.settings = settings
         self._start = {name: tensor.clone() for name, tensor in self._engine.shared.tensors.items()}
         encode = self._engine.tokenizer
         self._replay = tuple(
@@ -55,12 +56,10 @@ class Laboratory:
         self._engine.close()
 
     def teach(
-        self, draw: int, marks: Sequence[int], behaviours: Sequence[Behaviour], *, guarded: bool
+        self, draw: int, marks: Sequence[int], behaviours: Sequence[Behaviour], settings: TrainingSettings
     ) -> Iterator[Point]:
-        """Start anew, take lessons one by one, and measure at each mark."""
-        engine, settings = self._engine, self._settings
-        if not guarded:
-            settings = settings.model_copy(update={"loss_gate": None, "replay_share": 0.0})
+        """Start anew, take the draw's lessons one by one, and measure at each mark."""
+        engine = self._engine
         with torch.no_grad():
             for name, tensor in engine.shared.tensors.items():
                 tensor.copy_(self._start[name])
@@ -77,11 +76,18 @@ class Laboratory:
             done = mark
             yield Point(mark, self.measure(behaviours))
 
-    def measure(self, behaviours: Sequence[Behaviour]) -> dict[str, Rate]:
-        """Greedy answers, judged."""
-        sampling = Sampling(max_tokens=MAX_TOKENS, temperature=0.0)
+    def measure(self, behaviours: Sequence[Behaviour], temperature: float = 0.0) -> dict[str, Rate]:
+        """Answers of the model as it stands, judged; greedy unless a temperature is given."""
+        sampling = Sampling(max_tokens=MAX_TOKENS, temperature=temperature, seed=1)
         found = measure(behaviours, lambda prompts: self._engine.chat(prompts, sampling))
         return {name: one.rate for name, one in found.items()}
+
+    def perplexity(self, texts: Sequence[str]) -> float:
+        """Of texts, each from its second token on."""
+        sequences = [encode_text(self._engine.tokenizer, text, special_tokens=True) for text in texts]
+        scores = self._engine.score([ScoreRequest(ids, ((1, len(ids)),)) for ids in sequences])
+        found = [one for score in scores for one in score.logprobs[0]]
+        return math.exp(-sum(found) / len(found))
 
 
 def draw_curves(
@@ -90,13 +96,16 @@ def draw_curves(
     """All curves; `progress` is told before each point."""
     by_name = {behaviour.name: behaviour for behaviour in behaviours}
     watched = [by_name[name] for name in ("accepts", "pushes_back", "accepts_harm")]
-    arms: dict[bool, list[Point]] = {True: [], False: []}
-    for guarded, points in arms.items():
-        for point in laboratory.teach(0, MARKS, watched, guarded=guarded):
-            points.append(point)
-            progress(f"{'with' if guarded else 'without'} gate and replay: {point.lessons} lessons")
+    guarded = laboratory.settings
+    bare = guarded.model_copy(update={"loss_gate": None, "replay_share": 0.0})
+    arms: dict[str, list[Point]] = {}
+    for name, settings in (("with", guarded), ("without", bare)):
+        arms[name] = []
+        for point in laboratory.teach(0, MARKS, watched, settings):
+            arms[name].append(point)
+            progress(f"{name} gate and replay: {point.lessons} lessons")
     early = []
     for draw in range(1, EARLY_DRAWS + 1):
-        early.append(tuple(laboratory.teach(draw, EARLY_MARKS, watched[:1], guarded=True)))
+        early.append(tuple(laboratory.teach(draw, EARLY_MARKS, watched[:1], guarded)))
         progress(f"first lessons, draw {draw} of {EARLY_DRAWS}")
-    return Curves(tuple(arms[True]), tuple(arms[False]), tuple(early))
+    return Curves(tuple(arms["with"]), tuple(arms["without"]), tuple(early))

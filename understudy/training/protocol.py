@@ -76,7 +76,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
-    """A session's result. `commit` is None for a dry run."""
+    """A session's result. `commit` is None for a dry run; `update_norm` is the 2-norm of the change."""
 
     session: str
     commit: str | None

@@ -62,8 +62,7 @@ class StepReport:
 class SessionResult:
     """What a session did. `steps` were taken (in a dry run: would be), `gated` were skipped.
 
-    `losses` has one entry per report; `outcomes` one per example; `update_norm` is the 2-norm of the
-    difference between all weights after and before.
+    `losses` has one entry per report; `outcomes` one per example.
     """
 
     steps: int
@@ -72,7 +71,6 @@ class SessionResult:
     losses: tuple[float, ...]
     tokens: int
     seconds: float
-    update_norm: float
     cancelled: bool
 
 
@@ -112,13 +110,11 @@ def run_session(
     for place, example in enumerate([*examples, *replay]):
         _check(model, example, place, len(examples))
     lessons = [place for _ in range(settings.epochs) for place in range(len(examples))]
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     was_training = model.training
     model.eval()  # the same function that serves: no dropout
     optimizer.zero_grad()
     try:
         before = [_measure(model, example) for example in examples]
-        start = [] if dry_run else [weight.detach().to("cpu", copy=True) for weight in weights]
         reports: list[StepReport] = []
         gated: set[int] = set()
         stopped = False
@@ -141,7 +137,6 @@ def run_session(
             reports.append(done)
             report(done)
         after = before if dry_run else [_measure(model, example) for example in examples]
-        update_norm = 0.0 if dry_run else _distance(weights, start)
     finally:
         optimizer.zero_grad()
         model.train(was_training)
@@ -155,7 +150,6 @@ def run_session(
         losses=tuple(done.loss for done in reports),
         tokens=sum(done.tokens for done in reports),
         seconds=time.perf_counter() - started,
-        update_norm=update_norm,
         cancelled=stopped,
     )
 
@@ -240,14 +234,6 @@ def _clip(optimizer: torch.optim.Optimizer, largest: float | None) -> float:
     if largest is not None:
         nn.utils.clip_grads_with_norm_(weights, largest, norm)
     return norm.item()
-
-
-def _distance(weights: Sequence[Tensor], start: Sequence[Tensor]) -> float:
-    squares = (
-        (weight.detach().to("cpu", torch.float64) - old.double()).square().sum().item()
-        for weight, old in zip(weights, start, strict=True)
-    )
-    return math.sqrt(sum(squares))
 
 
 def _check(model: nn.Module, example: Example, place: int, lessons: int) -> None:

@@ -61,6 +61,7 @@ class Trainer:
         self._waiting: deque[Request] = deque()
         self._cancelled: set[str] = set()
         self._history = WeightHistory.open(directory)
+        self._history.check(weights.tensors)
         self._state_file = directory / ".understudy" / "optimizer.pt"
         self._recovered = weights.dirty
         if self._recovered:
@@ -99,7 +100,7 @@ class Trainer:
         made = self._history.commit_of(request.session)
         if made is not None:  # it was committed, and whoever asked never heard of it
             held = msgspec.convert(made.details["result"], Finished)
-            return msgspec.structs.replace(held, commit=made.id)
+            return msgspec.structs.replace(held, commit=made.id, update_norm=made.update_norm)
         settings = TrainingSettings.model_validate(request.settings)
         optimizer = self._optimizer_for(settings)
         if not request.dry_run:
@@ -139,7 +140,7 @@ class Trainer:
         )
         self._weights.dirty = False
         save_optimizer(self._state_file, optimizer, settings, commit.id)
-        return msgspec.structs.replace(finished, commit=commit.id)
+        return msgspec.structs.replace(finished, commit=commit.id, update_norm=commit.update_norm)
 
     def _restore(self, request: Restore) -> Restored:
         self._weights.dirty = True
@@ -230,7 +231,7 @@ def _finished(session: str, commit: str | None, result: SessionResult) -> Finish
         gated=result.gated,
         tokens=result.tokens,
         seconds=result.seconds,
-        update_norm=result.update_norm,
+        update_norm=0.0,
     )
 
 

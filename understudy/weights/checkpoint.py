@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,12 +39,13 @@ class Checkpoint:
     def names(self) -> set[str]:
         return {name for names in self.files.values() for name in names}
 
-    def read(self, file: str) -> dict[str, torch.Tensor]:
-        """The tensors of one file."""
+    def tensors(self, file: str) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of one file with their names, one at a time: a model may outgrow free memory."""
         with safe_open(self.directory / file, "pt") as held:
-            return {name: held.get_tensor(name) for name in self.files[file]}
+            for name in self.files[file]:
+                yield name, held.get_tensor(name)
 
-    def write_aside(self, file: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    def write_aside(self, file: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Write a file's successor beside it, synced, under the name `<file>.new`.
 
         The header and the order of the tensors stay as they are, so the same values give the same bytes.
@@ -54,9 +55,9 @@ class Checkpoint:
         with aside.open("r+b") as stream:
             length = int.from_bytes(stream.read(8), "little")
             header = json.loads(stream.read(length))
-            for name in self.files[file]:
+            for name, tensor in tensors:
                 start, end = header[name]["data_offsets"]
-                raw = tensors[name].detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                raw = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
                 if len(raw) != end - start:
                     raise WeightsMismatch(f"{name}: expected {end - start} bytes for {file}, got {len(raw)}")
                 stream.seek(8 + length + start)

@@ -8,7 +8,8 @@ cut off, since the delta leads from the old bytes to the new ones.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ ID_LENGTH = 12
 
 @dataclass(frozen=True, slots=True)
 class WeightCommit:
-    """One recorded change of the weights. `before` and `after` are SHA-256 by file name."""
+    """One recorded change of the weights.
+
+    `before` and `after` are SHA-256 by file name; `update_norm` is the 2-norm of the change.
+    """
 
     id: str
     number: int
@@ -36,6 +40,7 @@ class WeightCommit:
     lessons: tuple[str, ...]
     before: Mapping[str, str]
     after: Mapping[str, str]
+    update_norm: float
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -69,6 +74,15 @@ class WeightHistory:
         """The id of the newest commit; None before the first."""
         return self._commits[-1].id if self._commits else None
 
+    def check(self, names: Iterable[str]) -> None:
+        """Raises WeightsMismatch unless every tensor of the files is among `names`."""
+        missing = sorted(self.checkpoint.names - set(names))
+        if missing:
+            raise WeightsMismatch(
+                f"expected tensors for {missing[:4]} and {len(missing)} in all, which the files hold; the "
+                "loaded model has none of that name, so what it learns could not be written back"
+            )
+
     def commit_of(self, session: str) -> WeightCommit | None:
         """The commit that a training session made, if it made one."""
         return next((c for c in self._commits if c.session == session), None)
@@ -99,17 +113,16 @@ class WeightHistory:
         `created` is a UTC time in ISO form. Raises WeightsMismatch when names or shapes do not fit the
         directory, or when its files cannot hold the values exactly.
         """
-        missing = self.checkpoint.names - tensors.keys()
-        if missing:
-            raise WeightsMismatch(
-                f"expected tensors for {sorted(missing)[:4]}, which the files hold; got none"
-            )
+        self.check(tensors.keys())
         before = {file: self.checkpoint.digest(file) for file in self.checkpoint.files}
         changes: dict[str, torch.Tensor] = {}
         fingerprint = hashlib.sha256(json.dumps([self.head, session, created, message]).encode())
+        squares = 0.0
         for file in self.checkpoint.files:
-            for name, stored in self.checkpoint.read(file).items():
-                changes[name] = difference(stored, stored_form(tensors[name], stored, name))
+            for name, stored in self.checkpoint.tensors(file):
+                new = stored_form(tensors[name], stored, name)
+                squares += float((new.double() - stored.double()).square().sum())
+                changes[name] = difference(stored, new)
                 fingerprint.update(changes[name].numpy().tobytes())
         identity = fingerprint.hexdigest()[:ID_LENGTH]
         aside = self._root / "commits" / f"{identity}.delta.new"
@@ -127,6 +140,7 @@ class WeightHistory:
             lessons=lessons,
             before=before,
             after=self._digests_after(changes),
+            update_norm=math.sqrt(squares),
             details=dict(details or {}),
         )
         self._write_record(record)
@@ -147,7 +161,7 @@ class WeightHistory:
             raise UnknownCommit(
                 f"expected a commit older than the newest, {to!r} is the newest: nothing to restore"
             )
-        stored = {n: t for file in self.checkpoint.files for n, t in self.checkpoint.read(file).items()}
+        stored = dict(pair for file in self.checkpoint.files for pair in self.checkpoint.tensors(file))
         for commit in reversed(undone):
             for name, packed in read_delta(self._delta(commit.id)).items():
                 stored[name] = apply(stored[name], packed)
@@ -170,7 +184,7 @@ class WeightHistory:
         """Copy the directory's tensors over the live ones, in place."""
         with torch.no_grad():
             for file in self.checkpoint.files:
-                for name, stored in self.checkpoint.read(file).items():
+                for name, stored in self.checkpoint.tensors(file):
                     tensors[name].copy_(stored)
 
     # ------------------------------------------------------------------ files
@@ -189,11 +203,14 @@ class WeightHistory:
     def _digests_after(self, changes: Mapping[str, torch.Tensor]) -> dict[str, str]:
         """Write the new tensors aside and hash them, so that the record can promise the bytes to come."""
         digests = {}
-        for file, names in self.checkpoint.files.items():
-            stored = self.checkpoint.read(file)
-            self.checkpoint.write_aside(file, {name: apply(stored[name], changes[name]) for name in names})
+        for file in self.checkpoint.files:
+            self._write_aside(file, changes)
             digests[file] = self.checkpoint.digest(f"{file}.new")
         return digests
+
+    def _write_aside(self, file: str, changes: Mapping[str, torch.Tensor]) -> None:
+        after = ((name, apply(stored, changes[name])) for name, stored in self.checkpoint.tensors(file))
+        self.checkpoint.write_aside(file, after)
 
     def _settle(self) -> None:
         """Make the directory what the newest record says it is."""
@@ -215,9 +232,7 @@ class WeightHistory:
 
     def _advance(self, file: str, commit: WeightCommit) -> None:
         if not self.checkpoint.adopt_aside(file, commit.after[file]):
-            packed = read_delta(self._delta(commit.id))
-            stored = self.checkpoint.read(file)
-            self.checkpoint.write_aside(file, {name: apply(t, packed[name]) for name, t in stored.items()})
+            self._write_aside(file, read_delta(self._delta(commit.id)))
             if not self.checkpoint.adopt_aside(file, commit.after[file]):
                 raise HistoryBroken(
                     f"the delta of {commit.id} does not lead to the bytes it promised for {file}"
