@@ -1,4 +1,4 @@
-"""The main job, whole: real server, real trainer, real Git, the model that ships, on an awkward conversation."""
+"""The main job, whole: real server, trainer and Git, the model that ships, an awkward conversation."""
 
 import html.parser
 from pathlib import Path
@@ -13,7 +13,8 @@ from understudy.workspace import Workspace
 
 AWKWARD = (
     "An introduction that is no thread.\r\n\r\n### First\r\n\r\n\r\n"
-    "- @one.two [2025-02-12T01:14:44]: no Z, and CRLF\r\n\r\n  ```\r\n  - @fake [2025-02-12T01:14:44Z]: in a fence\r\n  ```\r\n"
+    "- @one.two [2025-02-12T01:14:44]: no Z, and CRLF\r\n\r\n"
+    "  ```\r\n  - @fake [2025-02-12T01:14:44Z]: in a fence\r\n  ```\r\n"
     "  - @zoë-x [2025-02-13T15:38:01Z]: nested\r\n    continued without a blank line\r\n\r\n\r\n"
     "### Same title\r\n\r\n### Same title\r\n\r\n- @one.two [2025-02-13T15:39:50]: no newline at the end"
 )

@@ -313,6 +313,17 @@ def test_a_model_without_rehearsals_can_be_taught(tmp_path: Path) -> None:
     assert len(read_commits(model)) == 1
 
 
+def test_a_model_is_served_once_at_a_time(workspace: Workspace) -> None:
+    command = [sys.executable, "-m", "understudy", "serve", "-w", str(workspace.root), "--port", "0"]
+    with serving(workspace) as server:
+        second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert second.returncode != 0
+        assert f"is being served and taught by process {server.process.pid}" in second.stderr
+        assert server.call("GET", "/health").status_code == 200
+    with serving(workspace) as server:
+        assert server.call("GET", "/health").status_code == 200
+
+
 @pytest.mark.parametrize(
     ("broken", "expected"),
     [

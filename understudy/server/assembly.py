@@ -85,9 +85,11 @@ def _lasting(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
 
 def serve_workspace(workspace: Workspace) -> None:
     """Serve until interrupted; the address is left in the workspace for other commands."""
+    from understudy.engine import locate_model
     from understudy.server.running import listening, run_server
+    from understudy.weights import owned
 
-    with open_engine(workspace) as engine:
+    with owned(locate_model(workspace.model_path)), open_engine(workspace) as engine:
         app = create_workspace_app(workspace, engine)
         with listening(workspace.settings.server) as (socket, url):
             workspace.announce(url)

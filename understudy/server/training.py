@@ -34,6 +34,7 @@ class TrainingService:
         self.workspace = workspace
         self.engine = engine
         self.trainer = trainer
+        self._ledger = workspace.ledger
         self._preparation = Preparation(workspace, engine)
         self._queued: set[asyncio.Task[Result]] = set()
         self._set_aside: set[str] = set()
@@ -54,7 +55,7 @@ class TrainingService:
         await asyncio.to_thread(self._preparation.rehearsals)
         await self._finish_open_sessions()
         while True:
-            waiting = [e.id for e in self.workspace.ledger.list("approved") if e.id not in self._set_aside]
+            waiting = [e.id for e in self._ledger.list("approved") if e.id not in self._set_aside]
             if waiting and self.workspace.settings.training.on_approval:
                 await self._train_quietly(waiting)
             await asyncio.sleep(APPROVAL_POLL_SECONDS)
@@ -74,7 +75,7 @@ class TrainingService:
         """Sessions open when a server died: the trainer knows which were committed, and runs the others."""
         from understudy.training import TrainingFailed
 
-        ledger = self.workspace.ledger
+        ledger = self._ledger
         for session in ledger.open_sessions():
             entries = [ledger.get(identity) for identity in session.lesson_ids]
             settings = TrainingSettings.model_validate(dict(session.settings))
@@ -95,7 +96,7 @@ class TrainingService:
         the trainer undid it; the lessons are approved again then.
         """
         settings = await self.settings(overrides)
-        ledger = self.workspace.ledger
+        ledger = self._ledger
         entries = [entry for entry in ledger.list("approved") if ids is None or entry.id in ids]
         taught, unteachable = await asyncio.to_thread(self._preparation.teachable, entries)
         if not taught:
@@ -118,7 +119,7 @@ class TrainingService:
         """
         from understudy.training import TrainingFailed
 
-        ledger = self.workspace.ledger
+        ledger = self._ledger
         try:
             finished = await self.trainer.run(self._request(session, taught, settings, dry_run=False))
         except TrainingFailed as error:
@@ -188,7 +189,7 @@ class TrainingService:
 
     def status(self) -> dict[str, Any]:
         """What `GET /train/status` says."""
-        ledger = self.workspace.ledger
+        ledger = self._ledger
         return {
             "trainer": asdict(self.trainer.status),
             "weight_commit": self.engine.weight_commit,

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from understudy.conversation import ConversationError, ConversationRepository
-from understudy.lessons import mine
+from understudy.lessons import Ledger, mine
 from understudy.participant import EmptyAnswer, NothingToAnswer, answer, due, speak
 from understudy.workspace import Workspace
 
@@ -25,7 +25,7 @@ class Waiting:
     message: str
 
 
-def look(workspace: Workspace) -> tuple[list[Waiting], str]:
+def look(workspace: Workspace, ledger: Ledger) -> tuple[list[Waiting], str]:
     """Read what was committed since the watermark: propose lessons, name the messages to answer.
 
     Also returns the commit that was read up to. It becomes the watermark only once the answers stand, so
@@ -33,7 +33,6 @@ def look(workspace: Workspace) -> tuple[list[Waiting], str]:
     """
     name = workspace.settings.model.name
     repository = workspace.repository
-    ledger = workspace.ledger
     since, head = ledger.watermark(), repository.head()
     if since == head:
         return [], head
@@ -58,19 +57,19 @@ async def watch(workspace: Workspace, engine: "EmbeddedEngine") -> None:
     """Look at every new commit, until cancelled. A message that cannot be answered is logged and left."""
     from understudy.engine import EngineError
 
+    ledger = workspace.ledger
     while True:
-        found, head = await asyncio.to_thread(look, workspace)
+        found, head = await asyncio.to_thread(look, workspace, ledger)
         for waiting in found:
             try:
                 await engine.run(partial(_answer, workspace, engine, waiting))
             except (EngineError, ConversationError, EmptyAnswer, NothingToAnswer) as error:
                 log.warning("message %s in %s was not answered: %s", waiting.message, waiting.file, error)
-        await asyncio.to_thread(_remember, workspace, head)
+        await asyncio.to_thread(_remember, ledger, head)
         await asyncio.sleep(workspace.settings.server.watch_seconds)
 
 
-def _remember(workspace: Workspace, head: str) -> None:
-    ledger = workspace.ledger
+def _remember(ledger: Ledger, head: str) -> None:
     if ledger.watermark() != head:
         ledger.set_watermark(head)
 

@@ -2,16 +2,19 @@
 
 from understudy.weights.errors import (
     HistoryBroken,
+    HistoryBusy,
     MappingBroken,
     UnknownCommit,
     WeightsError,
     WeightsMismatch,
 )
 from understudy.weights.history import WeightCommit, WeightHistory, read_commits
+from understudy.weights.ownership import owned
 from understudy.weights.shared import SharedWeights
 
 __all__ = [
     "HistoryBroken",
+    "HistoryBusy",
     "MappingBroken",
     "SharedWeights",
     "UnknownCommit",
@@ -19,5 +22,6 @@ __all__ = [
     "WeightHistory",
     "WeightsError",
     "WeightsMismatch",
+    "owned",
     "read_commits",
 ]

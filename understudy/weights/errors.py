@@ -17,6 +17,10 @@ class HistoryBroken(WeightsError, RuntimeError):
     """The model directory and its history do not fit together."""
 
 
+class HistoryBusy(WeightsError, BlockingIOError):
+    """Another process serves and teaches this model directory."""
+
+
 class UnknownCommit(WeightsError, KeyError):
     """A weight commit that this history does not hold."""
 
