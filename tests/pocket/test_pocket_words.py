@@ -8,7 +8,8 @@ from understudy.pocket import behaviours, documents, states_of_mind, vocabulary,
 from understudy.pocket.build import SHIPPED_SEED
 from understudy.pocket.corpus import Document
 
-READ_DOCUMENTS = 60_000
+READ_DOCUMENTS = 110_000
+"""More than the shipped checkpoint read."""
 
 
 def _text(document: Document) -> str:

@@ -1,0 +1,25 @@
+"""A workspace around the pocket model."""
+
+from pathlib import Path
+
+from understudy.pocket.cards import checkpoint_directory
+from understudy.pocket.scenarios import replay
+from understudy.workspace import Rehearsal, Workspace
+
+REHEARSALS = 400
+SETTINGS = """\
+[training]
+# Measured on the pocket model: rank 1 holds a lesson after fewer corrections than rank 64 (docs/LOG.md).
+rank = 1
+"""
+
+
+def new_workspace(root: Path) -> Workspace:
+    """A workspace with a copy of the pocket model, and rehearsals that protect what it does well.
+
+    Raises WorkspaceError when `root` is a workspace already.
+    """
+    rehearsals = [Rehearsal(tuple(messages), kept) for messages, kept in replay(seed=0, count=REHEARSALS)]
+    return Workspace.create(
+        root, model=checkpoint_directory(), copy_model=True, replay=rehearsals, settings=SETTINGS
+    )
