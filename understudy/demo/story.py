@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -86,12 +87,13 @@ def run_demo(conversation: Path | None, folder: Path | None, count: int, split: 
     write_report(report, findings)
     print_table(narrator.console, findings)
     say(f"report: {report}")
+    program = "understudy" if shutil.which("understudy") else f"{sys.executable} -m understudy"
     narrator.console.print(
-        f"\nNext:\n"
-        f"  understudy serve --workspace {root}                 talk to it (any OpenAI client)\n"
-        f"  understudy threads {source.stem} --workspace {root}     what was said\n"
-        f"  understudy lessons list --workspace {root}          what it learned\n"
-        f"  understudy weights log --workspace {root}           what changed, and how to go back",
+        f"\nNext, in {root}:\n"
+        f"  {program} serve                   talk to it with any OpenAI client, or in its conversations\n"
+        f"  {program} threads {source.stem}    what was said\n"
+        f"  {program} lessons list            what it learned\n"
+        f"  {program} weights log             what changed, and `weights restore initial` to undo it",
         soft_wrap=True,
     )
     return findings

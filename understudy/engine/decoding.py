@@ -14,6 +14,7 @@ from understudy.engine.errors import BadRequest, PromptTooLong
 from understudy.engine.loading import LoadedModel
 from understudy.engine.request import FinishReason, GenerationRequest, GenerationStep, TokenLogprob
 from understudy.engine.sampling import Chooser, token_logprobs
+from understudy.engine.turns import Turns
 
 
 def check_prompts(loaded: LoadedModel, prompts: Sequence[Sequence[int]]) -> None:
@@ -40,11 +41,13 @@ def decode(
     texts: TokenTexts,
     request: GenerationRequest,
     cancelled: Callable[[], bool],
+    turns: Turns,
 ) -> Iterator[tuple[GenerationStep, ...]]:
     """Answer a request; yields, after each pass, the steps of the rows that gained something.
 
-    Ends early, with rows unfinished, once `cancelled()`. Weights may change under the loop: each pass
-    uses what it finds, and what earlier passes cached stays as it was.
+    Prompts are read at once; then each token takes one of the `turns` that all requests share. Ends early,
+    with rows unfinished, once `cancelled()`. Weights may change under the loop: each pass uses what it
+    finds, and what earlier passes cached stays as it was.
     """
     check_prompts(loaded, request.prompts)
     sampling = request.sampling
@@ -52,17 +55,20 @@ def decode(
     rows = [_Row(number, prompt, loaded, texts, request) for number, prompt in enumerate(prompts)]
     chooser = Chooser(sampling, len(rows))
     batch = _Batch(loaded.model, request.prompts, request.samples)
+    chosen: torch.Tensor | None = None
+    going: list[int] = []
     while rows and not cancelled():
-        chosen = chooser.choose(batch.logits_bv, [row.number for row in rows])
-        logprobs: Sequence[TokenLogprob | None] = [None] * len(rows)
-        if sampling.logprobs is not None:
-            logprobs = token_logprobs(batch.logits_bv, chosen, sampling.logprobs)
-        steps = [row.take(*taken) for row, *taken in zip(rows, chosen.tolist(), logprobs, strict=True)]
+        with turns:
+            if chosen is not None:
+                batch.advance(chosen, going)
+            chosen = chooser.choose(batch.logits_bv, [row.number for row in rows])
+            logprobs: Sequence[TokenLogprob | None] = [None] * len(rows)
+            if sampling.logprobs is not None:
+                logprobs = token_logprobs(batch.logits_bv, chosen, sampling.logprobs)
+            steps = [row.take(*taken) for row, *taken in zip(rows, chosen.tolist(), logprobs, strict=True)]
         yield tuple(steps)
         going = [place for place, step in enumerate(steps) if step.finish_reason is None]
         rows = [rows[place] for place in going]
-        if rows and not cancelled():
-            batch.advance(chosen, going)
 
 
 class _Row:

@@ -26,6 +26,7 @@ from understudy.engine.request import (
     WeightState,
 )
 from understudy.engine.scoring import score
+from understudy.engine.turns import Turns
 from understudy.lessons import ChatMessage
 from understudy.weights import SharedWeights
 
@@ -62,6 +63,7 @@ class EmbeddedEngine:
         self.texts = TokenTexts(self.loaded.tokenizer)
         self.shared = SharedWeights.create(self.loaded.model)
         self.weight_commit: str | None = None
+        self._turns = Turns()
         self._pool = RequestPool(
             limits.max_concurrent if max_concurrent is None else max_concurrent,
             limits.max_waiting if max_waiting is None else max_waiting,
@@ -89,7 +91,7 @@ class EmbeddedEngine:
     def generate(self, request: GenerationRequest) -> Iterator[GenerationStep]:
         """Answer step by step. Raises PromptTooLong or BadRequest before the first step."""
         check_prompts(self.loaded, request.prompts)
-        passes = decode(self.loaded, self.texts, request, lambda: False)
+        passes = decode(self.loaded, self.texts, request, lambda: False, self._turns)
         return (step for steps in passes for step in steps)
 
     def complete(self, request: GenerationRequest) -> tuple[Completion, ...]:
@@ -121,7 +123,9 @@ class EmbeddedEngine:
         Raises EngineBusy, EngineClosed, PromptTooLong or BadRequest at once.
         """
         check_prompts(self.loaded, request.prompts)
-        return self._pool.submit(lambda cancelled: decode(self.loaded, self.texts, request, cancelled))
+        return self._pool.submit(
+            lambda cancelled: decode(self.loaded, self.texts, request, cancelled, self._turns)
+        )
 
     def submit_score(self, sequences: Sequence[ScoreRequest]) -> Stream[tuple[int, Score]]:
         """Score on a worker thread; items are (number of the sequence, its score), in any order."""

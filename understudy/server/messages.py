@@ -70,28 +70,41 @@ class BodyLimitMiddleware:
             await self._app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit():
-            _check_size(int(declared))
+        if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+            await _discard(receive)
+            raise _too_large(int(declared))
         came = 0
 
         async def counted() -> Message:
             nonlocal came
             message = await receive()
             came += len(message.get("body", b""))
-            _check_size(came)
+            if came > MAX_BODY_BYTES:
+                await _discard(receive)
+                raise _too_large(came)
             return message
 
         await self._app(scope, counted, send)
 
 
-def _check_size(size_bytes: int) -> None:
-    if size_bytes > MAX_BODY_BYTES:
-        raise ApiError(
-            413,
-            f"expected a body of at most {MAX_BODY_BYTES} bytes, got {size_bytes} or more: send less at once",
-            code="body_too_large",
-            headers={"Connection": "close"},
-        )
+async def _discard(receive: Receive) -> None:
+    """Read on for a while and keep nothing: a client that is still sending would meet a closed connection
+    before it read why."""
+    discarded = 0
+    while discarded <= MAX_BODY_BYTES:
+        message = await receive()
+        discarded += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+
+
+def _too_large(size_bytes: int) -> ApiError:
+    return ApiError(
+        413,
+        f"expected a body of at most {MAX_BODY_BYTES} bytes, got {size_bytes} or more: send less at once",
+        code="body_too_large",
+        headers={"Connection": "close"},
+    )
 
 
 def _join(path: str, field: str) -> str:
