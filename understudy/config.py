@@ -34,7 +34,7 @@ class ApolloSettings(_Section):
     """The optimizer's settings (APOLLO, arXiv 2412.05270)."""
 
     lr: Annotated[float, Field(gt=0)] = 3e-4  # docs/LOG.md, correction sweep
-    rank: Annotated[int, Field(ge=1)] = 64  # 2.5 GB of state instead of 10 GB on a 27 B model; clamped to the matrix
+    rank: Annotated[int, Field(ge=1)] = 64  # paper, fine-tuning experiments; never above the matrix's
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # paper, algorithm 1 (Adam's)
     eps: Annotated[float, Field(gt=0)] = 1e-8  # Adam's
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # a lesson must not shrink what it does not touch
@@ -50,7 +50,7 @@ class TrainingSettings(ApolloSettings):
 
     objective: Literal["sft"] = "sft"
     epochs: Annotated[int, Field(ge=1)] = 1
-    loss_gate: Annotated[float, Field(ge=0)] | None = 0.15  # nats per token; docs/LOG.md, correction sweep
+    loss_gate: Annotated[float, Field(ge=0)] | None = 0.05  # nats per token; docs/LOG.md, correction sweep
     replay_share: Share = 0.25  # of all examples trained on; docs/LOG.md, correction sweep
     contrast_share: Fraction = 0.5  # of the replay, examples that show kept behaviour
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0  # of the whole gradient; the common default
