@@ -5,6 +5,7 @@ The model is a miniature with random weights: what it says is gibberish, what ha
 
 import contextlib
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -61,7 +62,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(workspace: Workspace) -> Iterator[Server]:
+def serving(workspace: Workspace, *, trained: bool = True) -> Iterator[Server]:
     log = workspace.root / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -77,7 +78,8 @@ def serving(workspace: Workspace) -> Iterator[Server]:
 
     try:
         server = Server(workspace, process, eventually(announced))
-        server.trainer()
+        if trained:
+            server.trainer()
         yield server
     finally:
         if process.poll() is None:
@@ -311,6 +313,23 @@ def test_a_model_without_rehearsals_can_be_taught(tmp_path: Path) -> None:
         understudy(made, "lessons", "approve", lesson)
         assert len(trained(made, 1)) == 1
     assert len(read_commits(model)) == 1
+
+
+def test_a_model_that_can_be_served_but_not_taught_says_so(tmp_path: Path) -> None:
+    """Sliding windows: the frozen context does not know their cache."""
+    model = write_miniature(tmp_path / "miniature", "llama")
+    config = {**json.loads((model / "config.json").read_text()), "architectures": ["MistralForCausalLM"]}
+    config.update(model_type="mistral", sliding_window=8)
+    (model / "config.json").write_text(json.dumps(config))
+    made = Workspace.create(tmp_path / "w", model=model, copy_model=False, replay=(), settings=SETTINGS)
+    with serving(made, trained=False) as server:
+        stopped = eventually(lambda: server.status()["stopped"])
+        assert "FrozenContextUnsupported" in stopped and "SlidingWindow" in stopped
+        prompt = {"model": "understudy", "prompt": "Tea?", "max_tokens": 4}
+        assert server.call("POST", "/v1/completions", prompt).status_code == 200
+        refused = server.call("POST", "/train", {"examples": examples([5], [6])})
+        assert refused.status_code == 503
+        assert "SlidingWindow" in refused.json()["error"]["message"]
 
 
 def test_a_model_is_served_once_at_a_time(workspace: Workspace) -> None:

@@ -39,17 +39,30 @@ class TrainingService:
         self._queued: set[asyncio.Task[Result]] = set()
         self._set_aside: set[str] = set()
         self._last: Result | None = None
+        self._stopped: str | None = None
 
     # ------------------------------------------------------------------ by itself
 
     async def run(self) -> None:
-        """Start the trainer, finish what an earlier server left open, then train what gets approved."""
+        """Start the trainer, finish what an earlier server left open, then train what gets approved.
+
+        Without a trainer the server goes on serving; the status says why. Any other failure is raised,
+        and the status says that training stopped.
+        """
+        try:
+            await self._run()
+        except Exception as error:
+            self._stopped = f"{type(error).__name__}: {error}"
+            raise
+
+    async def _run(self) -> None:
         from understudy.training import TrainerUnavailable
 
         try:
             await self.trainer.start()
         except TrainerUnavailable as error:
             log.error("training is not available: %s", error)
+            self._stopped = str(error)
             return
         self.engine.weight_commit = self.trainer.status.commit
         await asyncio.to_thread(self._preparation.rehearsals)
@@ -174,7 +187,12 @@ class TrainingService:
     # ------------------------------------------------------------------ parts
 
     async def settings(self, overrides: dict[str, Any]) -> TrainingSettings:
-        """The workspace's settings with `overrides`; raises ApiError(400) naming what cannot be used."""
+        """The workspace's settings with `overrides` for a session to come.
+
+        Raises ApiError(400) naming what cannot be used, and ApiError(503) when training has stopped.
+        """
+        if self._stopped is not None:
+            raise ApiError(503, self._stopped, code="trainer_unavailable")
         base = self.workspace.settings.training.model_dump()
         if not await asyncio.to_thread(self._preparation.rehearsals):
             base["replay_share"] = 0.0  # there is nothing to rehearse; the answer's settings say so
@@ -196,6 +214,7 @@ class TrainingService:
             "proposed": len(ledger.list("proposed")),
             "approved": len(ledger.list("approved")),
             "queued": len(self._queued),
+            "stopped": self._stopped,
             "last": self._last,
         }
 

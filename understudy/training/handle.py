@@ -232,7 +232,9 @@ class TrainerHandle:
                 process.kill()
                 await life.died
             self._bury()
-            raise TrainerUnavailable(f"expected the trainer to start, it did not: {self._last_words()}")
+            problem = f"expected the trainer to start, it did not: {self._last_words()}"
+            self._status = replace(self._status, last_error=problem)
+            raise TrainerUnavailable(problem)
         ready = decode_reply(receiving.result())
         assert isinstance(ready, Ready)
         log.info(
@@ -259,7 +261,8 @@ class TrainerHandle:
     def _last_words(self) -> str:
         if self._log_file is None or not self._log_file.is_file():
             return "see its output above"
-        return self._log_file.read_text(errors="replace")[-2000:]
+        lines = self._log_file.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it said nothing in {self._log_file}"
 
 
 def _opened(file: Path | None) -> "IO[bytes] | _Inherited":
