@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Each sets up what it needs; nothing else has to be installed.
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread each: two OpenMP teams on one small machine slow each other tenfold.
@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo serve test test-gpu check format bench pocket clean
+.PHONY: help demo serve test test-gpu check format bench pocket docs clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 
 pocket: $(VENV)/installed ## rebuild the pocket model from nothing
 	$(BIN)/python -m understudy.pocket.build --out build/pocket
+
+docs: $(VENV)/installed ## write the command reference anew
+	$(BIN)/python -c "from understudy.cli import app; print(app.generate_docs().rstrip())" > docs/commands.md
 
 clean: ## remove what was built, the environment included
 	rm -rf $(VENV) build

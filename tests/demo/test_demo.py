@@ -84,6 +84,7 @@ def test_the_conversation_keeps_its_bytes_and_every_step_its_record(findings: Fi
     trained = workspace.ledger.list("trained")
     assert {e.weight_commit for e in trained} == {findings.session["commit"]}
     assert {e.lesson.chosen for e in trained} == {c.chosen for c in findings.corrections}
+    assert {event.state_to for event in workspace.ledger.history(trained[0].id)} >= {"trained", "reverted"}
     [taught, back, forth] = read_commits(workspace.root / "model")
     assert taught.before == back.after and taught.after == forth.after
 

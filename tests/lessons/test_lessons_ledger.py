@@ -421,3 +421,31 @@ def test_settings_are_kept_as_given(ledger: Ledger) -> None:
     settings_given = {"lr": 3e-4, "betas": [0.9, 0.95], "name": "é"}
     ledger.begin_session("s", [one], settings_given)
     assert json.loads(json.dumps(dict(ledger.session("s").settings))) == settings_given
+
+
+def test_the_ledger_follows_the_weights_back_and_forth(ledger: Ledger) -> None:
+    states: tuple[State, ...] = ("proposed", "approved", "trained", "kept", "reverted", "refused")
+    ids = {state: bring_to(ledger, state) for state in states}
+    assert ledger.settle([ids["trained"], ids["kept"]], "bob", "nothing happened") == ()
+
+    changed = ledger.settle([], "bob", "all undone")
+    assert {entry.id for entry in changed} == {ids["trained"], ids["kept"]}
+    assert {entry.state for entry in changed} == {"reverted"}
+    assert ledger.history(ids["kept"])[-1].why == "all undone"
+
+    changed = ledger.settle(list(ids.values()), "bob", "all back")
+    assert {entry.id for entry in changed} == {ids["trained"], ids["kept"], ids["reverted"]}
+    assert {entry.state for entry in changed} == {"trained"}
+    assert [ledger.get(ids[state]).state for state in ("proposed", "approved", "refused")] == [
+        "proposed",
+        "approved",
+        "refused",
+    ]
+
+
+def test_a_lesson_in_an_open_session_is_not_settled(ledger: Ledger) -> None:
+    one = bring_to(ledger, "reverted")
+    ledger.approve(one, "ann")
+    ledger.begin_session("again", [one], {})
+    assert ledger.settle([], "bob", "undone") == ()
+    assert ledger.get(one).state == "approved"

@@ -176,6 +176,8 @@ def test_a_correction_becomes_weights_that_the_next_reply_speaks_with(workspace:
         assert changes[-1].trailers["Understudy-Weights"] == commit
 
         understudy(workspace, "weights", "restore", "initial")
+        assert workspace.ledger.get(entry.id).state == "reverted"
+        assert "Restore the model as it came" in understudy(workspace, "lessons", "show", entry.short)
         assert (
             digest(workspace)
             == hashlib.sha256(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from understudy.weights import HistoryBroken, UnknownCommit, WeightHistory, WeightsMismatch
+from understudy.weights import HistoryBroken, UnknownCommit, WeightHistory, WeightsMismatch, lessons_held
 from understudy.weights.delta import apply, difference
 
 WHEN = "2026-01-02T03:04:05Z"
@@ -173,3 +173,24 @@ def test_weights_that_the_files_cannot_hold_are_refused_and_nothing_changes(dire
 def test_a_directory_without_tensors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HistoryBroken, match="is it a model directory"):
         WeightHistory.open(tmp_path)
+
+
+def test_the_lessons_held_follow_restores(directory: Path) -> None:
+    history, live = WeightHistory.open(directory), tensors()
+    held = [lessons_held(history.commits)]
+    ids = []
+    for number in range(3):
+        live["c"].add_(1)
+        made = history.commit(live, message="m", author="a", created=WHEN, lessons=(f"l{number}",))
+        ids.append(made.id)
+    held.append(lessons_held(history.commits))
+    history.restore(live, ids[0], author="a", created=WHEN)
+    held.append(lessons_held(history.commits))
+    live["c"].add_(1)
+    history.commit(live, message="m", author="a", created=WHEN, lessons=("l9",))
+    held.append(lessons_held(history.commits))
+    history.restore(live, ids[2], author="a", created=WHEN)
+    held.append(lessons_held(history.commits))
+    history.restore(live, None, author="a", created=WHEN)
+    held.append(lessons_held(history.commits))
+    assert held == [set(), {"l0", "l1", "l2"}, {"l0"}, {"l0", "l9"}, {"l0", "l1", "l2"}, set()]

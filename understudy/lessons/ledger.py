@@ -1,7 +1,7 @@
 """The ledger: every lesson once, what became of it, and who decided."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,6 +88,20 @@ class Ledger:
     def revert(self, lesson_id: str, by: str, why: str) -> LedgerEntry:
         """Note that a trained lesson's effect was taken out of the weights again."""
         return self._decide(lesson_id, "reverted", by, why)
+
+    def settle(self, held: Collection[str], by: str, why: str) -> tuple[LedgerEntry, ...]:
+        """Make the ledger agree with the weights, after these went back or forth in their history.
+
+        `held` are the ids of the lessons that the weights have learned. A trained or kept lesson that is
+        not among them becomes reverted; one that was reverted and is among them is trained again. Lessons
+        of an open session are left alone. Returns the entries that changed.
+        """
+        changed = []
+        with writing(self.path) as connection:
+            for row in rows.settled(connection, held):
+                rows.overrule(connection, row["id"], row["state"], row["settled"], self._now(), by, why)
+                changed.append(rows.entry(connection, row["id"]))
+        return tuple(changed)
 
     def get(self, lesson_id: str) -> LedgerEntry:
         """The lesson's entry, `UnknownLesson` or `AmbiguousLesson`."""

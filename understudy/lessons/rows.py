@@ -1,7 +1,8 @@
 """One statement's worth of the ledger at a time: every function works inside its caller's transaction."""
 
+import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from understudy.lessons.errors import (
     AmbiguousLesson,
@@ -84,6 +85,27 @@ def move(connection: sqlite3.Connection, key: str, state: State, at: str, by: st
     """One transition, recorded; refused where the table forbids it or an open session holds the lesson."""
     current = require(connection, key, state)
     require_free(connection, key)
+    connection.execute("update lessons set state = ?, changed_at = ? where id = ?", (state, at, key))
+    record(connection, key, current, state, at, by, why)
+
+
+def settled(connection: sqlite3.Connection, held: Collection[str]) -> list[sqlite3.Row]:
+    """Lessons whose state differs from what the weights hold, with the state that fits (`settled`)."""
+    return connection.execute(
+        "with held(id) as (select value from json_each(?)),"
+        " fitting as (select id, state, case"
+        "  when state in ('trained', 'kept') and id not in held then 'reverted'"
+        "  when state = 'reverted' and id in held then 'trained' end as settled from lessons)"
+        " select * from fitting where settled is not null"
+        " and id not in (select lesson from session_lessons where is_open = 1)",
+        (json.dumps(sorted(held)),),
+    ).fetchall()
+
+
+def overrule(
+    connection: sqlite3.Connection, key: str, current: State, state: State, at: str, by: str, why: str
+) -> None:
+    """A change of state that the weights dictate, recorded; no table is asked."""
     connection.execute("update lessons set state = ?, changed_at = ? where id = ?", (state, at, key))
     record(connection, key, current, state, at, by, why)
 

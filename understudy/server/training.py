@@ -67,6 +67,7 @@ class TrainingService:
         self.engine.weight_commit = self.trainer.status.commit
         await asyncio.to_thread(self._preparation.rehearsals)
         await self._finish_open_sessions()
+        self._settle("server")
         while True:
             waiting = [e.id for e in self._ledger.list("approved") if e.id not in self._set_aside]
             if waiting and self.workspace.settings.training.on_approval:
@@ -182,7 +183,17 @@ class TrainingService:
 
         made = await self.trainer.restore(Restore(uuid.uuid4().hex, commit, author))
         self.engine.weight_commit = made
+        self._settle(author)
         return made
+
+    def _settle(self, author: str) -> None:
+        """What the weights no longer hold is no longer trained, and the other way round."""
+        from understudy.weights import lessons_held, read_commits
+
+        commits = read_commits(self.engine.directory)
+        why = commits[-1].message if commits else "no weight commit"
+        for entry in self._ledger.settle(lessons_held(commits), author, why):
+            log.info("lesson %s is %s: %s", entry.short, entry.state, why)
 
     # ------------------------------------------------------------------ parts
 

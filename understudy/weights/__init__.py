@@ -8,7 +8,7 @@ from understudy.weights.errors import (
     WeightsError,
     WeightsMismatch,
 )
-from understudy.weights.history import WeightCommit, WeightHistory, read_commits
+from understudy.weights.history import WeightCommit, WeightHistory, lessons_held, read_commits
 from understudy.weights.ownership import owned
 from understudy.weights.shared import SharedWeights
 
@@ -22,6 +22,7 @@ __all__ = [
     "WeightHistory",
     "WeightsError",
     "WeightsMismatch",
+    "lessons_held",
     "owned",
     "read_commits",
 ]

@@ -9,7 +9,7 @@ cut off, since the delta leads from the old bytes to the new ones.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -247,6 +247,17 @@ class WeightHistory:
         sync(aside)
         aside.rename(head)
         sync(self._root)
+
+
+def lessons_held(commits: Sequence[WeightCommit]) -> frozenset[str]:
+    """The lessons that the weights of the newest commit have learned: those of all commits not undone."""
+    held: dict[str | None, frozenset[str]] = {None: frozenset()}
+    for commit in commits:
+        if "restores" in commit.details:
+            held[commit.id] = held[commit.details["restores"]]
+        else:
+            held[commit.id] = held[commit.parent] | set(commit.lessons)
+    return held[commits[-1].id if commits else None]
 
 
 def read_commits(directory: Path) -> tuple[WeightCommit, ...]:
