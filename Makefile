@@ -49,6 +49,8 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/frozen_step.py
 	$(BIN)/python benchmarks/apollo_step.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/conversation_reading.py
+	$(BIN)/python benchmarks/conversation_reply.py
 
 pocket: $(VENV)/installed ## rebuild the pocket model from nothing
 	$(BIN)/python -m understudy.pocket.build --out build/pocket

@@ -39,6 +39,9 @@ def test_a_new_workspace_holds_everything_and_is_a_git_repository(workspace: Wor
         check=True,
     )
     assert "!! model/" in status.stdout, "the model's files stay out of the conversations' history"
+    assert not [line for line in status.stdout.splitlines() if not line.startswith("!!")]
+    kept = subprocess.run(["git", "ls-files"], cwd=workspace.root, capture_output=True, text=True, check=True)
+    assert {"understudy.toml", "replay.jsonl"} <= set(kept.stdout.split())
 
 
 def test_a_model_may_stay_where_it_is(tmp_path: Path, model: Path) -> None:

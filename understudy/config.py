@@ -77,6 +77,7 @@ class ServerSettings(_Section):
     max_waiting: Annotated[int, Field(ge=0)] = 256  # beyond these a request is refused with 429
     max_batch: Annotated[int, Field(ge=1)] = 512  # prompts in one completions request
     watch_seconds: Annotated[float, Field(gt=0)] = 0.5  # how often the watcher looks for new commits
+    maintain_seconds: Annotated[float, Field(gt=0)] = 600.0  # how often it asks whether Git wants packing
 
 
 class ParticipantSettings(_Section):

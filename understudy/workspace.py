@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pygit2
 
 from understudy.config import SETTINGS_FILE, ConfigError, Settings, load_settings
-from understudy.conversation import ConversationRepository
+from understudy.conversation import ConversationRepository, install_merge_driver
 from understudy.lessons import ChatMessage, Ledger
 
 
@@ -65,9 +66,11 @@ class Workspace:
             shutil.copytree(model, root / "model")
         path = "model" if copy_model else str(model)
         ConversationRepository.create(root)
+        install_merge_driver(root)
         with (root / "replay.jsonl").open("w") as stream:
             stream.writelines(msgspec.json.encode(line).decode() + "\n" for line in replay)
         (root / SETTINGS_FILE).write_text(f"[model]\npath = {json.dumps(path)}\n\n{settings}")
+        _commit(root, (SETTINGS_FILE, "replay.jsonl"))
         return cls.open(root)
 
     @classmethod
@@ -159,3 +162,14 @@ class Workspace:
         except FileNotFoundError:
             return None
         return msgspec.json.decode(held, type=ServerAddress)
+
+
+def _commit(root: Path, files: Sequence[str]) -> None:
+    """Put files of a new workspace into its Git history."""
+    git = pygit2.Repository(str(root))
+    for file in files:
+        git.index.add(file)
+    git.index.write()
+    signature = pygit2.Signature("understudy", "understudy@localhost")
+    message = "Settings and rehearsals of a new workspace"
+    git.create_commit("HEAD", signature, signature, message, git.index.write_tree(), [git.head.target])

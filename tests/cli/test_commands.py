@@ -13,6 +13,7 @@ from understudy.workspace import Rehearsal, Workspace
 FILE = "conversations/talk.md"
 COMMANDS = (
     *("init", "serve", "threads", "start", "reply", "edit", "say", "train", "status", "demo"),
+    *("show", "post", "move", "split", "delete", "rename", "merge", "search", "history", "export", "import"),
     *("lessons list", "lessons show", "lessons approve", "lessons reject", "weights log", "weights restore"),
 )
 

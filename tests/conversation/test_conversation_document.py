@@ -2,12 +2,15 @@
 
 import re
 import subprocess
+from datetime import UTC, datetime
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
-from understudy.conversation import ConversationRepository, parse
+from understudy import conversation
+from understudy.conversation import ConversationRepository, delete, operations, parse, restructuring, split
 
 FORMAT = (Path(__file__).parents[2] / "docs" / "FORMAT.md").read_text()
 
@@ -37,6 +40,30 @@ def test_ids_are_made_as_the_text_says() -> None:
     assert answer.id == framed(first.id, "parrot", "2026-11-20T12:00:04Z", "0")
 
 
+def test_the_example_of_a_deletion_and_a_split_is_what_the_operations_write() -> None:
+    example = re.findall(r"^```markdown\n(.*?)^```$", FORMAT, re.MULTILINE | re.DOTALL)[1]
+    said = (
+        "### Tea\n\n- @ann [2026-11-20T12:00:00Z]: I will not.\n\n  - @bob [2026-11-20T12:00:09Z]: Why not?\n"
+    )
+    doc = parse(said)
+    answer, when = doc.messages[1], datetime(2026, 11, 20, 12, 3, tzinfo=UTC)
+    after, _ = split(delete(doc, doc.messages[0].id), answer.id, 0, "Why not", "ann", when)
+    assert after.text == example
+    assert [message.deleted for message in parse(example).walk()] == [True, False, False]
+
+
+def test_every_operation_is_told_of() -> None:
+    table = FORMAT.partition("## Operations")[2].partition("## Git")[0]
+    told = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    pure = {name for name in conversation.__all__ if name in vars(operations) or name in vars(restructuring)}
+    written = {
+        name
+        for name in pure
+        if name.islower() and signature(getattr(conversation, name)).parameters.get("doc")
+    }
+    assert set(told) == written and len(told) == len(set(told)) == 9
+
+
 @pytest.mark.parametrize(
     ("text", "threads", "bodies"),
     [
@@ -53,6 +80,10 @@ def test_ids_are_made_as_the_text_says() -> None:
         ("- @a [2026-99-01T00:00:00Z]: x\n", [""], ["x"]),
         ("```\n### T\n```\n", ["T"], []),
         ("- @a [2026-01-01T00:00:00Z]: x\ry\n", [""], ["x\ry"]),
+        ("- @a [2026-01-01T00:00:00Z]: x\r", [""], ["x"]),
+        ("  - @a [2026-01-01T00:00:00Z]: x\n y\nz\n", [""], ["x\ny\nz"]),
+        ("### T\n\nnobody's\n\n- @a [2026-01-01T00:00:00Z]: x\n", ["T"], ["x"]),
+        ("- @a [2026-01-01T00:00:00Z]: *(deleted)*\n", [""], [""]),
     ],
 )
 def test_malformed_files_mean_what_the_text_says(text: str, threads: list[str], bodies: list[str]) -> None:

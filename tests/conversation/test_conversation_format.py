@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from understudy.conversation import AmbiguousThread, Conversation, UnknownMessage, UnknownThread, parse
@@ -224,6 +224,7 @@ def test_an_id_is_the_same_in_every_version_of_the_program() -> None:
     assert parse("### T\n- @a [2025-01-01T00:00:00Z]: x\n").messages[0].id == "b0f92417e31f"
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), structured, lines))
 @example("### \n- @a [2025-01-01T00:00:00Z]:")
 @example("\ufeff\r\n### T\r")

@@ -1,9 +1,15 @@
 """Many processes speak in one conversation, some are killed: what was acknowledged is there, once."""
 
+import os
+import random
+import selectors
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from understudy.conversation import ConversationRepository
 
@@ -64,3 +70,80 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path) -> No
     assert len(bodies) == len(set(bodies))
     fsck = subprocess.run(["git", "-C", str(repo.root), "fsck"], capture_output=True, text=True, check=False)
     assert fsck.returncode == 0, fsck.stderr
+
+
+STUBBORN = """
+import sys
+from understudy.conversation import ConversationRepository
+root, to, name, begin, end = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
+repo = ConversationRepository.open(root)
+for number in range(begin, end):
+    repo.reply("conversations/talk.md", to, name, f"{name} {number}", key=f"{name} {number}")
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+"""
+WRITERS = 16
+MESSAGES = int(os.environ.get("UNDERSTUDY_WRITERS_MESSAGES", "12"))
+"""What each of them says; the full run is 100."""
+
+LIMIT_SECONDS = 120 + 8 * MESSAGES
+
+
+class Crowd:
+    """Writers that are killed at random and come again, each with what was not acknowledged."""
+
+    def __init__(self, root: Path, to: str, chance: random.Random) -> None:
+        self.root, self.to, self.chance = root, to, chance
+        self.acknowledged = {f"w{number}": 0 for number in range(WRITERS)}
+        self.kills = 0
+        self.waiting = selectors.DefaultSelector()
+        for name in self.acknowledged:
+            self.begin(name)
+
+    def begin(self, name: str) -> None:
+        command = [sys.executable, "-c", STUBBORN, str(self.root), self.to, name]
+        command += [str(self.acknowledged[name]), str(MESSAGES)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        self.waiting.register(process.stdout, selectors.EVENT_READ, (name, process))
+
+    def run(self, seconds: float) -> None:
+        """Until all has been said and acknowledged."""
+        deadline = time.monotonic() + seconds
+        while self.waiting.get_map():
+            assert time.monotonic() < deadline, f"acknowledged so far: {self.acknowledged}"
+            for key, _ in self.waiting.select(timeout=1):
+                self._hear(*key.data)
+
+    def _hear(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        if line := process.stdout.readline():
+            assert int(line) == self.acknowledged[name]
+            self.acknowledged[name] += 1
+            if self.chance.random() < 0.1:
+                process.kill()
+                self.kills += 1
+            return
+        self.waiting.unregister(process.stdout)
+        process.stdout.close()
+        killed = process.wait(timeout=60) != 0
+        if killed or self.acknowledged[name] < MESSAGES:
+            assert self.kills, "no writer fails that was not killed"
+            self.begin(name)
+
+
+@pytest.mark.timeout(LIMIT_SECONDS + 60)
+def test_sixteen_writers_killed_at_random_say_everything_once(tmp_path: Path) -> None:
+    repo = ConversationRepository.create(tmp_path / "workspace")
+    root = repo.start(FILE, "T", "ann", "x").message
+    crowd = Crowd(repo.root, root, random.Random(16))
+    crowd.run(LIMIT_SECONDS)
+    assert crowd.kills > WRITERS * MESSAGES // 40
+    said = Counter(message.body for message in repo.read(FILE).messages[0].replies)
+    assert said == Counter(f"w{name} {number}" for name in range(WRITERS) for number in range(MESSAGES))
+    assert repo.reply(FILE, root, "ann", "after").message in {m.id for m in repo.read(FILE).messages}
+    assert {change.author for change in repo.changes()} == {"ann", *crowd.acknowledged}
+    fsck = subprocess.run(["git", "-C", str(repo.root), "fsck", "--strict"], capture_output=True, check=False)
+    assert fsck.returncode == 0, fsck.stderr
+    status = ["git", "-C", str(repo.root), "status", "--porcelain"]
+    assert subprocess.run(status, capture_output=True, check=True).stdout == b""

@@ -181,3 +181,37 @@ def test_digest_is_of_the_content_alone() -> None:
     assert len({digest(one) for one in [lesson, *variants]}) == 7
     written = '[[{"content": "a", "role": "user"}], "b", null]'
     assert digest(lesson) == sha256(written.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("since", [False, True])
+def test_a_lesson_survives_moves_and_renames(
+    repo: ConversationRepository, answer: Posted, since: bool
+) -> None:
+    repo.edit(FILE, answer.message, "bob", "I bring the cup.")
+    repo.start(FILE, "Crockery", "ann", "All about cups.")
+    root = repo.read(FILE).threads[0].messages[0].id
+    moved = repo.move(FILE, root, "Crockery", "ann")
+    repo.rename(FILE, "Crockery", "Cups", "ann")
+    (lesson,) = mine(repo, MODEL)
+    assert (lesson.rejected, lesson.chosen) == ("Perhaps a walk instead?", "I bring the cup.")
+
+    [standing] = [m for m in repo.read(FILE).walk() if m.author == MODEL]
+    repo.edit(FILE, standing.id, "ann", "The cup is here.")
+    (again,) = mine(repo, MODEL, moved.commit if since else None)
+    assert (again.rejected, again.chosen) == ("Perhaps a walk instead?", "The cup is here.")
+    assert again.context == (ChatMessage("user", "Bring the cup."),)
+
+
+def test_a_commit_that_only_claims_a_move_moves_no_lesson(
+    repo: ConversationRepository, answer: Posted
+) -> None:
+    repo.edit(FILE, answer.message, "bob", "I bring the cup.")
+    other = repo.start(FILE, "Else", "ann", "Else.")
+    repo.post(FILE, "Else", "eve", "Nothing.", trailers={"Understudy-Claim": "x"})
+    path = repo.root / FILE
+    path.write_text(path.read_text() + "\n")
+    identity = ("-c", "user.name=eve", "-c", "user.email=x@example.org")
+    message = f"hm\n\nUnderstudy-Moved: {answer.message} {other.message}\n"
+    subprocess.run(["git", "-C", str(repo.root), *identity, "commit", "-qam", message], check=True)
+    (lesson,) = mine(repo, MODEL)
+    assert (lesson.source.message, lesson.chosen) == (answer.message, "I bring the cup.")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.conversation import ConversationRepository, UnknownMessage, parse
-from understudy.lessons import ChatMessage
+from understudy.lessons import ChatMessage, moves
 from understudy.participant import Answer, EmptyAnswer, NothingToAnswer, answer, due
 
 FILE = "conversations/talk.md"
@@ -57,6 +57,32 @@ def test_nothing_is_posted_when_there_is_nothing_to_post(repository: Conversatio
     with pytest.raises(UnknownMessage, match="nowhere"):
         answer(repository, FILE, "nowhere", NAME, echo)
     assert repository.head() == head
+
+
+def test_a_deleted_message_is_neither_answered_nor_read(repository: ConversationRepository) -> None:
+    root = repository.start(FILE, "Tea", "maya", "@understudy Which tea?").message
+    gone = repository.reply(FILE, root, "maya", "@understudy A secret.").message
+    last = repository.reply(FILE, gone, "tom", "@understudy And now?").message
+    repository.delete(FILE, gone, "maya")
+    now = repository.read(FILE)
+    assert now.message(gone).deleted
+    assert gone not in [m.id for m in due(None, now, now, NAME)]
+    with pytest.raises(NothingToAnswer, match="was deleted"):
+        answer(repository, FILE, gone, NAME, echo)
+    posted = answer(repository, FILE, last, NAME, echo).message
+    said = repository.read(FILE).message(posted)
+    assert "secret" not in said.body and "And now?" in said.body
+
+
+def test_a_moved_message_is_not_new(repository: ConversationRepository) -> None:
+    root = repository.start(FILE, "Tea", "maya", "@understudy Which tea?").message
+    repository.start(FILE, "Drinks", "tom", "All drinks.")
+    before = repository.read(FILE)
+    repository.move(FILE, root, "Drinks", "maya")
+    [change] = list(repository.changes())[-1:]
+    now = repository.read(FILE)
+    assert due(before, now, now, NAME, moves(change).values()) == []
+    assert due(before, now, now, NAME) != []
 
 
 THREAD = """### Tea

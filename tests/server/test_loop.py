@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+import pygit2
 import pytest
 
+from understudy.conversation import maintenance_due
 from understudy.engine import write_miniature
 from understudy.lessons import ChatMessage
 from understudy.weights import read_commits
@@ -184,6 +186,21 @@ def test_a_correction_becomes_weights_that_the_next_reply_speaks_with(workspace:
                 (workspace.root.parent / "miniature" / "model.safetensors").read_bytes()
             ).hexdigest()
         )
+
+
+def test_the_server_packs_the_conversations_when_that_is_due(workspace: Workspace) -> None:
+    repository = workspace.repository
+    asked = repository.start(FILE, "Tea", "maya", "Which tea?").message
+    git = pygit2.Repository(str(workspace.root))
+    tree = git.TreeBuilder(git.head.peel(pygit2.Tree))
+    for number in range(4000):  # more loose objects than a repository should have
+        tree.insert(f"file-{number}", git.create_blob(f"{number}".encode()), pygit2.enums.FileMode.BLOB)
+    someone = pygit2.Signature("maya", "maya@example.org")
+    git.create_commit("HEAD", someone, someone, "Many files", tree.write(), [git.head.target])
+    assert maintenance_due(repository)
+    with serving(workspace):
+        eventually(lambda: None if maintenance_due(repository) else True)
+    assert repository.read(FILE).message(asked).body == "Which tea?"
 
 
 def test_say_asks_the_running_server_or_loads_the_model(workspace: Workspace) -> None:

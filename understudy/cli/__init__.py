@@ -13,17 +13,35 @@ app = App(
 _HELP = {
     "init": "Make a workspace: conversations in Git, a ledger, a model.",
     "serve": "Serve a workspace: the OpenAI-compatible API, the trainer, the model in its conversations.",
-    "threads": "List conversations, threads and messages with their ids.",
+    "threads": "List conversations, threads and messages with their ids; --check what hand edits broke.",
+    "show": "Show a conversation, or one message by its permanent link.",
     "start": "Open a new thread with its first message.",
+    "post": "Say something in a thread, in answer to no one.",
     "reply": "Reply to a message, as yourself.",
     "edit": "Replace a message's text; an edit of the model's message is a lesson.",
+    "move": "Move a message and its replies to another thread, or to a new one.",
+    "split": "Make a thread of a paragraph of a message.",
+    "delete": "Delete a message.",
+    "rename": "Give a thread another title.",
+    "merge": "Put all of one thread behind another.",
+    "search": "Find messages: by words, or those unread, mentioning you, or newest.",
+    "history": "Show how a message came to say what it says.",
+    "export": "Write conversations as a page, as JSON, or as lessons.",
+    "import": "Bring in a chat export, or conversations of the older layout with their history.",
+    "pull": "Fetch what others said elsewhere, and merge it by message.",
+    "push": "Send what was said here.",
+    "merge-driver": "Merge conversations by message, as Git's merge driver; --install makes Git call it.",
     "say": "Let the model answer a message in its thread.",
     "train": "Train the approved lessons now, or only say what that would do.",
     "status": "What the server and the trainer are doing.",
     "demo": "The main job, measured: corrections become durable behaviour.",
 }
+_ELSEWHERE = {  # these names cannot name a module
+    "import": "importing:import_conversation",
+    "merge-driver": "merge_driver:merge_driver",
+}
 for _name, _help in _HELP.items():
-    app.command(f"understudy.cli.{_name}:{_name}", name=_name, help=_help)
+    app.command(f"understudy.cli.{_ELSEWHERE.get(_name, f'{_name}:{_name}')}", name=_name, help=_help)
 
 lessons = App(name="lessons", help="What is to be learned: list, show, approve, reject.")
 for _name, _help in {
@@ -49,4 +67,4 @@ def main() -> None:
     from understudy.cli.failures import explained
 
     with explained():
-        sys.exit(app(result_action="return_int_as_exit_code_else_zero"))
+        sys.exit(app(sys.argv[1:], result_action="return_int_as_exit_code_else_zero"))

@@ -2,18 +2,21 @@
 
 import getpass
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from understudy.cli.failures import CommandError
-
 WorkspaceOption = Annotated[Path, Parameter(name=["--workspace", "-w"], help="The workspace's folder.")]
 AuthorOption = Annotated[
     str | None, Parameter(name=["--as"], help="Who speaks; your login name when not given.")
 ]
+
+BodyOption = Annotated[
+    str | None, Parameter(help="The text; else standard input, or your editor ($VISUAL, $EDITOR).")
+]
+JsonOption = Annotated[bool, Parameter(name="--json", negative="", help="Answer as JSON, for programs.")]
+MessageOption = Annotated[str, Parameter(help="The message's id, or its permanent link.")]
 
 
 def author_or_login(given: str | None) -> str:
@@ -21,15 +24,6 @@ def author_or_login(given: str | None) -> str:
     if given is not None:
         return given
     return re.sub(r"[^\w.-]", "-", getpass.getuser())
-
-
-def text_or_stdin(given: str | None) -> str:
-    """A message's text: the argument, or all of standard input when there is none."""
-    if given is not None:
-        return given
-    if sys.stdin.isatty():
-        raise CommandError("expected the message's text as an argument or on standard input, got neither")
-    return sys.stdin.read()
 
 
 def conversation_file(given: str) -> str:

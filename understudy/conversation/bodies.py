@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from understudy.conversation.errors import InvalidBody, InvalidName, InvalidTime, InvalidTitle
-from understudy.conversation.grammar import escape
+from understudy.conversation.grammar import TOMBSTONE, escape
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -107,15 +107,21 @@ def normalise_body(body: str) -> str:
 def written_body(body: str, text_column: int, ending: str) -> str:
     """The characters that stand after a message's colon for this normalised body.
 
-    A body that opens with a block (a list, a heading, a fence) starts on its own line, behind a blank one.
+    A body that opens with a block (a list, a heading, a fence), or that would read as deleted, starts on its
+    own line, behind a blank one.
     """
     indent = " " * text_column
     escaped = escape(body)
     first, *rest = escaped.split("\n")
     opens_block = _BLOCK_START.match(escaped) or _UNDERLINE.search(_BLANK_LINE.split(escaped, 1)[0])
-    lines = ["", "", indent + first] if opens_block else [" " + first]
+    lines = ["", "", indent + first] if opens_block or body == TOMBSTONE else [" " + first]
     lines += [indent + line if line else "" for line in rest]
     return ending.join(lines)
+
+
+def written_deletion() -> str:
+    """The characters that stand after the colon of a deleted message."""
+    return f" {TOMBSTONE}"
 
 
 def swallows_next_line(body: str) -> bool:

@@ -6,9 +6,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 
 from understudy.conversation.errors import AmbiguousThread, UnknownMessage, UnknownThread
-from understudy.conversation.grammar import dedent, unescape
-
-_BLANK = " \t\r\n"
+from understudy.conversation.grammar import BLANK, TOMBSTONE, dedent, unescape
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +60,28 @@ class Message:
     def body_end(self) -> int:
         """Offset behind the last character of the body; blank lines after it are layout, not body."""
         raw = self._text[self.span.body : self.span.end]
-        line_end = raw.find("\n", len(raw.rstrip(_BLANK)))
-        if line_end < 0:
-            return self.span.end
+        line_end = raw.find("\n", len(raw.rstrip(BLANK)))
+        if line_end < 0:  # the last line of a file may lack its "\n", and have a "\r" left of its ending
+            return self.span.end - raw.endswith("\r")
         if line_end and raw[line_end - 1] == "\r":
             line_end -= 1
         return self.span.body + line_end
 
     @cached_property
+    def deleted(self) -> bool:
+        """Whether only its place is left, because others answered it; its body is empty then."""
+        begin, mark = self.span.body, f" {TOMBSTONE}"
+        return self.body_end - begin == len(mark) and self._text.startswith(mark, begin)
+
+    @cached_property
     def body(self) -> str:
         """The text: dedented, unescaped, with `\\n` line endings, without blank lines around it."""
+        if self.deleted:
+            return ""
         raw = self._text[self.span.body : self.body_end].replace("\r\n", "\n")
         first, *rest = raw.split("\n")
         lines = [first.removeprefix(" "), *(dedent(line, self.span.text_column) for line in rest)]
-        start = next((i for i, line in enumerate(lines) if line.strip(_BLANK)), None)
+        start = next((i for i, line in enumerate(lines) if line.strip(BLANK)), None)
         return "" if start is None else unescape("\n".join(lines[start:]))
 
     @property
@@ -147,8 +153,13 @@ class Conversation:
             f"{_examples([message.id for message in self.messages])}"
         )
 
-    def thread(self, title: str) -> Thread:
-        """The one thread with exactly this title, `UnknownThread`, or `AmbiguousThread`."""
+    def thread(self, title: str | Thread) -> Thread:
+        """The one thread with exactly this title, `UnknownThread`, or `AmbiguousThread`.
+
+        Or the thread that a `Thread` is here, also where that was read from an earlier text of the same file.
+        """
+        if isinstance(title, Thread):
+            return self._own_thread(title)
         found = [thread for thread in self.threads if thread.title == title]
         if len(found) > 1:
             raise AmbiguousThread(f"{len(found)} threads are titled {title!r}: give the Thread itself")
@@ -158,6 +169,16 @@ class Conversation:
         raise UnknownThread(
             f"no thread {title!r} here: this conversation has {len(titles)}{_examples(titles)}"
         )
+
+    def _own_thread(self, thread: Thread) -> Thread:
+        for own in self.threads:
+            if (own.title, own.ordinal) == (thread.title, thread.ordinal):
+                return own
+        if any(own.title == thread.title for own in self.threads):
+            raise AmbiguousThread(
+                f"the threads titled {thread.title!r} have changed: read the conversation again"
+            )
+        raise UnknownThread(f"no thread {thread.title!r} in this conversation")
 
     def path(self, message_id: str) -> tuple[Message, ...]:
         """From the thread's root message down to this one, both included."""

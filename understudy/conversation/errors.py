@@ -12,6 +12,18 @@ class UnknownMessage(ConversationError, KeyError):
     """No message has this id in this conversation."""
 
 
+class UnknownParagraph(ConversationError, IndexError):
+    """The message has no block of this number."""
+
+
+class DeletedMessage(ConversationError, ValueError):
+    """Only the message's place is left: it has no text."""
+
+
+class InvalidTarget(ConversationError, ValueError):
+    """A message or thread cannot go where it was sent."""
+
+
 class UnknownThread(ConversationError, KeyError):
     """No thread has this title in this conversation."""
 
@@ -96,3 +108,47 @@ class RepositoryBusy(ConversationError, TimeoutError):
 
 class RepositoryFailure(ConversationError, OSError):
     """Git could not write (disk full, permissions, damage); nothing was acknowledged."""
+
+
+class NotAllowed(ConversationError, PermissionError):
+    """The participant lacks a right that this takes; nothing was written."""
+
+
+class InvalidParticipants(ConversationError, ValueError):
+    """`participants.toml` is not what docs/FORMAT.md says."""
+
+
+class KeyReused(ConversationError, ValueError):
+    """The idempotency key was used for something else: each thing said needs a key of its own."""
+
+
+class InvalidAnchor(ConversationError, ValueError):
+    """A text that is not a permanent link to a message."""
+
+
+class AmbiguousAnchor(ConversationError, ValueError):
+    """Several messages have the id: name the file with it."""
+
+
+class InvalidQuery(ConversationError, ValueError):
+    """A search without anything to look for."""
+
+
+class InvalidImport(ConversationError, ValueError):
+    """What was to be imported has another shape than what was named."""
+
+
+class UnknownRemote(ConversationError, KeyError):
+    """No remote repository of this name is known here."""
+
+
+class RemoteFailure(ConversationError, OSError):
+    """Git could not reach the other repository, or that refused."""
+
+
+class PushRejected(ConversationError, RuntimeError):
+    """The other repository has commits that this one lacks: pull first."""
+
+
+class MergeStopped(ConversationError, RuntimeError):
+    """A file that is no conversation needs a person's hand; nothing was changed."""

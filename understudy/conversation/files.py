@@ -1,10 +1,12 @@
 """Files on disk: which paths are conversations, one writer at a time, writes that are whole or not at all."""
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path, PurePosixPath
 
 from understudy.conversation.errors import InvalidPath, RepositoryBusy
@@ -15,6 +17,8 @@ STATE_FOLDER = ".understudy"
 """Ours, not in Git: the writers' lock, the journal, temporary files."""
 
 _LOCK_RETRY_SECONDS = 0.002
+
+_log = logging.getLogger(__name__)
 
 
 def valid_path(file: str) -> str:
@@ -56,10 +60,7 @@ def inside(root: Path, file: str) -> Path:
 
 def write_whole(path: Path, data: bytes, scratch: Path) -> None:
     """Write aside (in `scratch`, on the same file system), fsync, rename, fsync the folder."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666
-    aside = scratch / f"{path.name}.{os.getpid()}.{time.monotonic_ns()}"
+    aside, mode = aside_of(path, scratch), mode_of(path)
     try:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as stream:
@@ -73,6 +74,18 @@ def write_whole(path: Path, data: bytes, scratch: Path) -> None:
     sync_folder(path.parent)
 
 
+def aside_of(path: Path, scratch: Path) -> Path:
+    """Where to write a file before it is renamed to `path`; makes the folders of both."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return scratch / f"{path.name}.{os.getpid()}.{time.monotonic_ns()}"
+
+
+def mode_of(path: Path) -> int:
+    """The permissions that a file keeps when it is written anew."""
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename or removal in this folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -83,11 +96,15 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def writers_lock(path: Path, wait_seconds: float) -> Iterator[None]:
-    """Be the only holder among processes and threads; the system frees the lock when its holder dies."""
+def writers_lock(path: Path, wait_seconds: float) -> Iterator[bool]:
+    """Be the only holder among processes and threads; the system frees the lock when its holder dies.
+
+    Gives whether the last holder died while it held the lock: a holder's mark stands in the file until it
+    lets go.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_seconds
-    with path.open("ab") as stream:
+    with path.open("ab", buffering=0) as stream:
         while True:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,4 +115,16 @@ def writers_lock(path: Path, wait_seconds: float) -> Iterator[None]:
                         f"another writer held {path} for {wait_seconds:g} s; nothing was written: try again"
                     ) from error
                 time.sleep(_LOCK_RETRY_SECONDS)
-        yield
+        died = os.fstat(stream.fileno()).st_size > 0
+        _mark(stream)
+        try:
+            yield died
+        finally:
+            os.ftruncate(stream.fileno(), 0)
+
+
+def _mark(stream: FileIO) -> None:
+    try:
+        stream.write(b"held\n")
+    except OSError as error:  # a full disk takes no mark: then the work itself will tell
+        _log.warning("no mark in the writers' lock, what a crash leaves has to be removed by hand: %s", error)

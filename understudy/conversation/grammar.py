@@ -9,6 +9,15 @@ TAB_STOP = 4
 MARKER_WIDTH = 2
 """Columns from a message's dash to its text, so also from one depth to the next."""
 
+LINE_END = "\r\n"
+BLANK = " \t" + LINE_END
+"""What a blank line holds: Unicode's other spaces are text."""
+
+HEADING = "###"
+
+TOMBSTONE = "*(deleted)*"
+"""What stands on the message line in place of a deleted message's body."""
+
 _CREATED = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?"
     r"(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?"

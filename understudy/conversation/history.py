@@ -11,15 +11,18 @@ from pygit2.enums import DeltaStatus, SortMode
 from understudy.conversation.document import Conversation, Message
 from understudy.conversation.files import is_conversation
 from understudy.conversation.parser import parse
+from understudy.conversation.trailers import MOVED, moved_ids
 
 _PARSED_KEPT = 8
+_TEXTS_KEPT = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Change:
     """One file in one commit. `before` is None for a new file, `after` for a removed one.
 
-    The trailers are what the commit message says; only the trees prove anything.
+    The trailers are what the commit message says; only the trees prove anything. In a merge, `before` is the
+    first parent's, and what any parent has already is not the merge's doing.
     """
 
     commit: str
@@ -27,7 +30,10 @@ class Change:
     time: datetime
     file: str
     trailers: Mapping[str, str]
+    moved: Mapping[str, str]
+    """The ids that the commit says it changed, old to new."""
     _blobs: tuple[str | None, str | None] = field(repr=False)
+    _other_parents: tuple[str | None, ...] = field(repr=False)
     _read: Callable[[str], str] = field(repr=False)
     _load: Callable[[str], Conversation] = field(repr=False)
 
@@ -35,6 +41,11 @@ class Change:
     def before_text(self) -> str | None:
         """The file in the commit's first parent, unread: cheaper than `before` where a search is enough."""
         return self._read(self._blobs[0]) if self._blobs[0] else None
+
+    @property
+    def after_text(self) -> str | None:
+        """The file in the commit, unread."""
+        return self._read(self._blobs[1]) if self._blobs[1] else None
 
     @cached_property
     def before(self) -> Conversation | None:
@@ -47,31 +58,58 @@ class Change:
         return self._load(self._blobs[1]) if self._blobs[1] else None
 
     @cached_property
+    def _before_all(self) -> tuple[dict[str, Message], ...]:
+        """The messages of every parent by id, the first parent's first."""
+        others = (self._load(blob) if blob else None for blob in self._other_parents)
+        return tuple(
+            {message.id: message for message in _messages(parent)} for parent in (self.before, *others)
+        )
+
+    @property
+    def is_merge(self) -> bool:
+        """Whether the commit has several parents."""
+        return bool(self._other_parents)
+
+    @property
+    def before_any(self) -> tuple[Message, ...]:
+        """Every message that stood in a parent; as it was in the first of those that had it."""
+        found: dict[str, Message] = {}
+        for parent in reversed(self._before_all):
+            found |= parent
+        return tuple(found.values())
+
+    @cached_property
     def added(self) -> tuple[Message, ...]:
         """Messages that the commit brought, in file order."""
-        known = _ids(self.before)
-        return tuple(message for message in _messages(self.after) if message.id not in known)
+        return tuple(
+            message
+            for message in _messages(self.after)
+            if not any(message.id in parent for parent in self._before_all)
+        )
 
     @cached_property
     def removed(self) -> tuple[Message, ...]:
         """Messages that the commit took away, as they were."""
-        known = _ids(self.after)
-        return tuple(message for message in _messages(self.before) if message.id not in known)
+        gone = {message.id for message in _messages(self.after)}
+        return tuple(
+            message
+            for message in self._before_all[0].values()
+            if message.id not in gone and all(message.id in parent for parent in self._before_all[1:])
+        )
 
     @cached_property
     def edited(self) -> tuple[tuple[Message, Message], ...]:
         """Messages whose body the commit changed: as they were, as they became."""
-        earlier = {message.id: message for message in _messages(self.before)}
-        pairs = ((earlier[message.id], message) for message in _messages(self.after) if message.id in earlier)
-        return tuple((old, new) for old, new in pairs if old.source != new.source and old.body != new.body)
+        pairs: list[tuple[Message, Message]] = []
+        for new in _messages(self.after):
+            olds = [parent[new.id] for parent in self._before_all if new.id in parent]
+            if olds and all(old.source != new.source and old.body != new.body for old in olds):
+                pairs.append((olds[0], new))
+        return tuple(pairs)
 
 
 def _messages(conversation: Conversation | None) -> tuple[Message, ...]:
     return conversation.messages if conversation else ()
-
-
-def _ids(conversation: Conversation | None) -> set[str]:
-    return {message.id for message in _messages(conversation)}
 
 
 def decode(data: bytes) -> str:
@@ -92,6 +130,7 @@ def changes_between(
     A merge counts only where its result is none of its parents' versions.
     """
 
+    @lru_cache(maxsize=_TEXTS_KEPT)  # what a commit left is what the next one found
     def read(blob: str) -> str:
         return decode(git[blob].data)
 
@@ -103,15 +142,28 @@ def changes_between(
     if since is not None:
         walker.hide(since)
     for commit in walker:
-        trailers = dict(commit.message_trailers)
+        trailers, moved = dict(commit.message_trailers), moved_ids(commit.message)
+        trailers.pop(MOVED, None)
         for path, blobs in _changed_files(git, commit):
-            if file in (None, path):
-                yield Change(
-                    str(commit.id), commit.author.name, _time(commit), path, trailers, blobs, read, load
-                )
+            if file not in (None, path):
+                continue
+            others = tuple(blob_at(parent.tree, path) for parent in commit.parents[1:])
+            yield Change(
+                str(commit.id),
+                commit.author.name,
+                author_time(commit),
+                path,
+                trailers,
+                moved,
+                blobs,
+                others,
+                read,
+                load,
+            )
 
 
-def _time(commit: pygit2.Commit) -> datetime:
+def author_time(commit: pygit2.Commit) -> datetime:
+    """When the commit's author made it, in UTC."""
     zone = timezone(timedelta(minutes=commit.author.offset))
     return datetime.fromtimestamp(commit.author.time, zone).astimezone(UTC)
 

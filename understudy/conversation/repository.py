@@ -1,44 +1,36 @@
 """A workspace's conversations in Git: one commit for each thing said, by the one who said it."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
 
 import pygit2
 
-from understudy.conversation import operations
+from understudy.conversation import operations, restructuring
 from understudy.conversation.bodies import normalise_body, valid_name
 from understudy.conversation.document import Conversation, Message, Thread
-from understudy.conversation.errors import Conflict, FileThere, InvalidName, UnknownFile, UnknownRevision
+from understudy.conversation.errors import Conflict, FileThere
 from understudy.conversation.files import valid_path
-from understudy.conversation.history import Change, changes_between, decode, encode
-from understudy.conversation.parser import parse
-from understudy.conversation.store import GitStore, Person
+from understudy.conversation.history import encode
+from understudy.conversation.participants import (
+    PARTICIPANTS_FILE,
+    Participants,
+    Right,
+    read_participants,
+    valid_email,
+)
+from understudy.conversation.reader import ConversationReader, utc_now
+from understudy.conversation.store import Person
 from understudy.conversation.trailers import commit_message
+from understudy.conversation.writing import Outcome, Posted, Request
 
-HAND = "hand"
-"""The author of hand edits that an operation found uncommitted and that no one has claimed."""
+__all__ = ["ConversationRepository", "Posted", "utc_now"]
 
-_EMAIL = re.compile(r"[^\s<>@]+@[^\s<>@]+\Z")
-_Operation = Callable[[Conversation], tuple[Conversation, Message]]
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """What an operation made: its commit, and the message it is about."""
-
-    commit: str
-    message: str
+_Trailers = Mapping[str, str] | None
+_Permit = Callable[[Participants, Conversation, str], None]
 
 
-def utc_now() -> datetime:
-    """The default clock."""
-    return datetime.now(UTC)
-
-
-class ConversationRepository:
+class ConversationRepository(ConversationReader):
     """The conversations of one workspace. Safe to use from many threads, processes and machines' clones at
     once.
 
@@ -46,89 +38,13 @@ class ConversationRepository:
     one commit, made by compare-and-swap: when someone else was faster, the operation is applied anew to what
     they left. Edits that a person left uncommitted in a working file are committed first, by `hand`, so
     nothing is overwritten.
+
+    Every operation takes `trailers` for the commit and a `key`: asked again with the same key, by whatever
+    process, it says nothing twice and returns what the first asking made. `email` is the author's address
+    where `participants.toml` names none. Who may do what stands there too; an operation that the author has
+    no right to is `NotAllowed`. Reading takes a `reader` to hold to these rights; without one it is for
+    whoever holds the files.
     """
-
-    def __init__(self, store: GitStore, clock: Callable[[], datetime] = utc_now) -> None:
-        self._store = store
-        self._clock = clock
-
-    @classmethod
-    def create(cls, path: Path | str, clock: Callable[[], datetime] = utc_now) -> "ConversationRepository":
-        """Make a workspace's repository; `FileThere` if the folder holds one."""
-        return cls(GitStore.create(Path(path), Person.named("understudy"), clock()), clock)
-
-    @classmethod
-    def open(cls, path: Path | str, clock: Callable[[], datetime] = utc_now) -> "ConversationRepository":
-        """Open a workspace's repository; `NotAWorkspace` if the folder is not the root of one."""
-        return cls(GitStore(Path(path)), clock)
-
-    @property
-    def root(self) -> Path:
-        """The workspace's folder."""
-        return self._store.root
-
-    # Reading: what is committed, never what stands half-typed in a working file.
-
-    def head(self) -> str:
-        """The newest commit."""
-        tip = self._store.tip()
-        if tip is None:
-            raise UnknownRevision(f"{self.root} has no commit yet: make one, or use a workspace made by init")
-        return tip
-
-    def files(self, revision: str | None = None) -> tuple[str, ...]:
-        """The conversations at a commit, sorted by path."""
-        return tuple(sorted(self._store.committed_files(self._commit(revision))))
-
-    def read(self, file: str, revision: str | None = None) -> Conversation:
-        """The conversation as of a commit (default: the newest), or as in a blob."""
-        return parse(decode(self._store.data(self.revision(file, revision))))
-
-    def revision(self, file: str, revision: str | None = None) -> str:
-        """The blob id of the file as of a commit: what to give `edit` as `expected_revision`."""
-        valid_path(file)
-        if revision is not None:
-            found = self._store.resolve(revision)
-            if isinstance(found, pygit2.Blob):
-                return str(found.id)
-        blob = self._store.blob_id(file, self._commit(revision))
-        if blob is None:
-            names = ", ".join(self.files(revision)) or "none"
-            raise UnknownFile(
-                f"no conversation {file!r} at {revision or 'the newest commit'}; there are: {names}"
-            )
-        return blob
-
-    def changes(
-        self, since: str | None = None, file: str | None = None, until: str | None = None
-    ) -> Iterator[Change]:
-        """Every change after the commit `since` (default: all) up to `until` (default: the newest), oldest
-        first.
-
-        They are found by comparing trees, so it does not matter which program made the commits.
-        """
-        begin = None if since is None else self._known_commit(since)
-        end = self._known_commit(until) if until is not None else self._store.tip()
-        if end is None:
-            return iter(())
-        oids = [None if commit is None else pygit2.Oid(hex=commit) for commit in (begin, end)]
-        return changes_between(self._store.git, oids[0], oids[1], file)
-
-    def trailers(self, commit: str) -> Mapping[str, str]:
-        """The trailers in a commit's message."""
-        found = self._store.resolve(commit)
-        return dict(found.message_trailers) if isinstance(found, pygit2.Commit) else {}
-
-    def _commit(self, revision: str | None) -> str | None:
-        return self._store.tip() if revision is None else self._known_commit(revision)
-
-    def _known_commit(self, revision: str) -> str:
-        found = self._store.resolve(revision)
-        if not isinstance(found, pygit2.Commit):
-            raise UnknownRevision(f"{revision!r} is not a commit")
-        return str(found.id)
-
-    # Writing: each verb is one pure operation and one commit.
 
     def start(
         self,
@@ -139,15 +55,18 @@ class ConversationRepository:
         *,
         created: datetime | None = None,
         email: str | None = None,
-        trailers: Mapping[str, str] | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
     ) -> Posted:
         """Open a thread, in a new file if there is none of this name."""
         when = created or self._clock()
 
-        def act(doc: Conversation) -> tuple[Conversation, Message]:
-            return operations.start(doc, title, author, body, when)
+        def act(doc: Conversation, _: str) -> Outcome:
+            return _said(*operations.start(doc, title, author, body, when))
 
-        return self._say("start", file, _person(author, email), when, act, trailers, new_file=True)
+        permit = _needs(Right.POST, author, file, "start a thread")
+        request = Request("start", file, author, when, act, permit, new_file=True)
+        return self._say(request, email, trailers, key)
 
     def post(
         self,
@@ -158,15 +77,19 @@ class ConversationRepository:
         *,
         created: datetime | None = None,
         email: str | None = None,
-        trailers: Mapping[str, str] | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
     ) -> Posted:
         """A message that answers no other, at the end of a thread."""
         when = created or self._clock()
 
-        def act(doc: Conversation) -> tuple[Conversation, Message]:
-            return operations.post(doc, thread, author, body, when)
+        def act(doc: Conversation, _: str) -> Outcome:
+            return _said(*operations.post(doc, thread, author, body, when))
 
-        return self._say("post", file, _person(author, email), when, act, trailers)
+        permit = _needs(Right.POST, author, file, "post")
+        title = thread if isinstance(thread, str) else None
+        request = Request("post", file, author, when, act, permit, title=title, local=title is not None)
+        return self._say(request, email, trailers, key)
 
     def reply(
         self,
@@ -176,16 +99,20 @@ class ConversationRepository:
         body: str,
         *,
         created: datetime | None = None,
+        expected_revision: str | None = None,
         email: str | None = None,
-        trailers: Mapping[str, str] | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
     ) -> Posted:
-        """A reply to the message with the id `to`."""
+        """A reply to the message with the id `to`, also where it was moved since `expected_revision`."""
         when = created or self._clock()
 
-        def act(doc: Conversation) -> tuple[Conversation, Message]:
-            return operations.reply(doc, to, author, body, when)
+        def act(doc: Conversation, target: str) -> Outcome:
+            return _said(*operations.reply(doc, target, author, body, when))
 
-        return self._say("reply", file, _person(author, email), when, act, trailers)
+        permit = _needs(Right.POST, author, file, "reply")
+        request = Request("reply", file, author, when, act, permit, target=to, local=True)
+        return self._say(request, email, trailers, key, expected_revision)
 
     def edit(
         self,
@@ -196,94 +123,234 @@ class ConversationRepository:
         *,
         expected_revision: str | None = None,
         email: str | None = None,
-        trailers: Mapping[str, str] | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
     ) -> Posted:
         """Give a message another text; `author` is who edits, the message keeps its own.
 
         With `expected_revision`, the blob or commit that the author saw, a change of the same message since
-        then is a `Conflict`; changes elsewhere are not.
+        then is a `Conflict`; changes elsewhere are not, not even that it was moved since that commit.
         """
-        seen = None if expected_revision is None else self.read(file, expected_revision).message(id).body
+        name, seen = valid_name(author), self._seen(file, id, expected_revision)
 
-        def act(doc: Conversation) -> tuple[Conversation, Message]:
-            current = doc.message(id).body
-            if seen is not None and current != seen:
-                raise Conflict(id, seen, normalise_body(body), current)
-            return operations.edit(doc, id, body)
+        def act(doc: Conversation, target: str) -> Outcome:
+            _require_seen(doc.message(target), seen, normalise_body(body))
+            return _said(*operations.edit(doc, target, body))
 
-        return self._say("edit", file, _person(author, email), self._clock(), act, trailers)
+        def permit(participants: Participants, doc: Conversation, target: str) -> None:
+            participants.require(name, Right.READ, file, "edit")
+            said_by = doc.message(target).author
+            participants.require_change(name, said_by, file, f"edit message {target}")
 
-    def add(
+        request = Request("edit", file, author, self._clock(), act, permit, target=id, local=True)
+        return self._say(request, email, trailers, key, expected_revision)
+
+    def delete(
         self,
         file: str,
-        text: str,
+        id: str,  # noqa: A002 - the public name of the argument
+        author: str,
+        *,
+        expected_revision: str | None = None,
+        email: str | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
+    ) -> Posted:
+        """Take a message back. Where others have replied a mark stays in its place."""
+        name, seen = valid_name(author), self._seen(file, id, expected_revision)
+
+        def act(doc: Conversation, target: str) -> Outcome:
+            message = doc.message(target)
+            _require_seen(message, seen, "")
+            parent = message.parent.id if message.parent else None
+            return Outcome(restructuring.delete(doc, target), target, parent)
+
+        def permit(participants: Participants, doc: Conversation, target: str) -> None:
+            participants.require(name, Right.READ, file, "delete")
+            own = doc.message(target).author == name
+            right = Right.POST if own else Right.MODERATE
+            participants.require(name, right, file, f"delete message {target}")
+
+        request = Request("delete", file, author, self._clock(), act, permit, target=id)
+        return self._say(request, email, trailers, key, expected_revision)
+
+    def move(
+        self,
+        file: str,
+        id: str,  # noqa: A002 - the public name of the argument
+        thread: str | Thread | None,
+        author: str,
+        *,
+        title: str | None = None,
+        expected_revision: str | None = None,
+        email: str | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
+    ) -> Posted:
+        """Put a message and all below it into another thread, or into a new one called `title`.
+
+        `Posted.message` is its new id, `Posted.moved` has those of all that moved with it.
+        """
+
+        def act(doc: Conversation, target: str) -> Outcome:
+            after, moved = restructuring.move(doc, target, thread, title=title)
+            return Outcome(after, moved.get(target, target), None, moved)
+
+        permit = _needs(Right.MODERATE, author, file, "move messages")
+        request = Request("move", file, author, self._clock(), act, permit, target=id)
+        return self._say(request, email, trailers, key, expected_revision)
+
+    def split(
+        self,
+        file: str,
+        id: str,  # noqa: A002 - the public name of the argument
+        paragraph: int,
+        title: str,
+        author: str,
+        *,
+        created: datetime | None = None,
+        expected_revision: str | None = None,
+        email: str | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
+    ) -> Posted:
+        """Open a thread on one paragraph of a message (the first is 0), which it quotes and links."""
+        when = created or self._clock()
+        seen = self._seen(file, id, expected_revision)
+
+        def act(doc: Conversation, target: str) -> Outcome:
+            _require_seen(doc.message(target), seen, "")
+            return _said(*restructuring.split(doc, target, paragraph, title, author, when))
+
+        permit = _needs(Right.MODERATE, author, file, "split messages")
+        request = Request("split", file, author, when, act, permit, target=id)
+        return self._say(request, email, trailers, key, expected_revision)
+
+    def rename(
+        self,
+        file: str,
+        thread: str | Thread,
+        title: str,
         author: str,
         *,
         email: str | None = None,
-        trailers: Mapping[str, str] | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
+    ) -> Posted:
+        """Give a thread another title. `Posted.message` is its first message's new id ("" if it has none)."""
+
+        def act(doc: Conversation, _: str) -> Outcome:
+            first = next(doc.thread(thread).walk(), None)
+            after, moved = restructuring.rename(doc, thread, title)
+            return Outcome(after, moved.get(first.id, first.id) if first else "", None, moved)
+
+        permit = _needs(Right.MODERATE, author, file, "rename threads")
+        request = Request("rename", file, author, self._clock(), act, permit)
+        return self._say(request, email, trailers, key)
+
+    def merge_threads(
+        self,
+        file: str,
+        source: str | Thread,
+        target: str | Thread,
+        author: str,
+        *,
+        email: str | None = None,
+        trailers: _Trailers = None,
+        key: str | None = None,
+    ) -> Posted:
+        """Put all of a thread behind another, whose title stays.
+
+        `Posted.message` is the new id of the first message that moved ("" if there was none).
+        """
+
+        def act(doc: Conversation, _: str) -> Outcome:
+            first = next(doc.thread(source).walk(), None)
+            after, moved = restructuring.merge_threads(doc, source, target)
+            return Outcome(after, moved.get(first.id, first.id) if first else "", None, moved)
+
+        permit = _needs(Right.MODERATE, author, file, "merge threads")
+        request = Request("merge_threads", file, author, self._clock(), act, permit)
+        return self._say(request, email, trailers, key)
+
+    def add(
+        self, file: str, text: str, author: str, *, email: str | None = None, trailers: _Trailers = None
     ) -> str:
-        """Bring a whole conversation in, byte for byte, as a new file, in the commit that is returned."""
+        """Bring a whole conversation in, byte for byte, as a new file, in the commit that is returned.
+
+        It holds other people's words as it gives them, so it takes the right `admin`.
+        """
         valid_path(file)
-        person, when = _person(author, email), self._clock()
+        person = self._person(author, email)
         message = commit_message("add", file, None, None, trailers)
-        with self._store.writing():
-            while True:
-                tip = self._store.tip()
-                if self._store.blob_id(file, tip) or file in self._store.working_files():
-                    raise FileThere(f"{file} is there already: choose another name")
-                commit = self._store.commit({file: encode(text)}, person, when, when, message, tip)
-                if commit:
-                    return commit
+
+        def check(tip: str | None) -> None:
+            self._writer.participants(tip).require(author, Right.ADMIN, file, "add whole conversations")
+            if self._store.blob_id(file, tip) or file in self._store.working_files():
+                raise FileThere(f"{file} is there already: choose another name")
+
+        return self._writer.commit_files({file: encode(text)}, person, message, check)
+
+    def set_participants(self, text: str, author: str, *, email: str | None = None) -> str:
+        """Give the workspace this `participants.toml`, in the commit that is returned.
+
+        Takes the right `admin`; the first one is set by someone whom it makes an admin.
+        """
+        new, person = read_participants(text), self._person(author, email)
+
+        def check(tip: str | None) -> None:
+            present = self._writer.participants(tip)
+            (new if present.unrestricted else present).require(
+                author, Right.ADMIN, None, f"change {PARTICIPANTS_FILE}"
+            )
+
+        message = commit_message("participants", PARTICIPANTS_FILE, None, None, None)
+        return self._writer.commit_files({PARTICIPANTS_FILE: encode(text)}, person, message, check)
 
     def commit_hand_edits(self, author: str, *, email: str | None = None) -> str | None:
-        """Commit what an editor left in `conversations/`, removals too, as one commit; None if nothing."""
-        with self._store.writing():
-            files = self._store.working_files() | self._store.committed_files(self._store.tip())
-            return self._commit_hand_edits(files, _person(author, email), deletions=True)
+        """Commit what an editor left in `conversations/`, removals too, as one commit; None if nothing.
 
-    def _commit_hand_edits(self, files: Iterable[str], author: Person, deletions: bool) -> str | None:
-        while edits := self._store.hand_edits(sorted(files), deletions):
-            where = next(iter(edits)) if len(edits) == 1 else f"{len(edits)} files"
-            message, now = commit_message("hand", where, None, None, None), self._clock()
-            commit = self._store.commit(edits, author, now, now, message, self._store.tip())
-            if commit:
-                return commit
-        return None
+        With an editor anyone can change anything, so whoever claims such edits has the right `admin`.
+        """
+        self.participants().require(author, Right.ADMIN, None, "claim edits made by hand")
+        return self._writer.commit_hand_edits(self._person(author, email))
 
     def _say(
         self,
-        operation: str,
-        file: str,
-        author: Person,
-        authored: datetime,
-        act: _Operation,
-        trailers: Mapping[str, str] | None,
-        new_file: bool = False,
+        request: Request,
+        email: str | None,
+        trailers: _Trailers,
+        key: str | None,
+        expected_revision: str | None = None,
     ) -> Posted:
-        """Apply the operation to the newest text and commit it; when someone else was faster, again."""
-        valid_path(file)
-        commit_message(
-            operation, file, None, None, trailers
-        )  # refuse bad trailers before anything is written
-        with self._store.writing():
-            self._commit_hand_edits([file], Person.named(HAND), deletions=False)
-            while True:
-                tip = self._store.tip()
-                blob = self._store.blob_id(file, tip)
-                if blob is None and not new_file:
-                    raise UnknownFile(
-                        f"no conversation {file!r}; there are: {', '.join(self.files()) or 'none'}"
-                    )
-                doc, said = act(parse(decode(self._store.data(blob)) if blob else ""))
-                parent = said.parent.id if said.parent else None
-                message = commit_message(operation, file, said.id, parent, trailers)
-                files = {file: encode(doc.text)}
-                commit = self._store.commit(files, author, authored, self._clock(), message, tip)
-                if commit:
-                    return Posted(commit, said.id)
+        name, address = valid_name(request.author), None if email is None else valid_email(email)
+        seen = None
+        if expected_revision is not None:
+            found = self._store.resolve(expected_revision)
+            seen = str(found.id) if isinstance(found, pygit2.Commit) else None
+        return self._writer.say(
+            replace(request, author=name, email=address, trailers=trailers, key=key, seen=seen)
+        )
+
+    def _seen(self, file: str, id: str, revision: str | None) -> str | None:  # noqa: A002
+        """What the message said in the revision that the caller saw."""
+        return None if revision is None else self.read(file, revision).message(id).body
+
+    def _person(self, name: str, email: str | None) -> Person:
+        """Who a commit is by: with the address in `participants.toml`, the given one, or one made up."""
+        given = None if email is None else valid_email(email)
+        return Person.named(valid_name(name), self.participants().email(name) or given)
 
 
-def _person(name: str, email: str | None) -> Person:
-    if email is not None and not _EMAIL.match(email):
-        raise InvalidName(f"an e-mail address was expected, like name@example.org; got {email!r}")
-    return Person.named(valid_name(name), email)
+def _needs(right: Right, author: str, file: str, what: str) -> _Permit:
+    name = valid_name(author)
+    return lambda participants, _doc, _target: participants.require(name, right, file, what)
+
+
+def _said(doc: Conversation, message: Message) -> Outcome:
+    return Outcome(doc, message.id, message.parent.id if message.parent else None)
+
+
+def _require_seen(message: Message, seen: str | None, submitted: str) -> None:
+    if seen is not None and message.body != seen:
+        raise Conflict(message.id, seen, submitted, message.body)

@@ -1,45 +1,43 @@
-"""Git underneath: reading blobs, committing files by compare-and-swap, keeping the working tree in step.
-
-Git's index is the record of what the working tree was last given: a working file that differs from `HEAD` but
-equals its index entry, in a version that history holds, was left behind by a crash and is brought up to date;
-any other difference is the work of a person's hand, and is never overwritten.
-"""
+"""Git underneath, writing: files committed by compare-and-swap, the working tree kept in step."""
 
 import logging
-import threading
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pygit2
-from pygit2.enums import FileMode, ReferenceType, RepositoryOpenFlag, SortMode
+from pygit2.enums import FileMode
 
 from understudy.conversation.errors import (
     FileThere,
-    NotAWorkspace,
     RepositoryBusy,
     RepositoryFailure,
-    UnknownRevision,
 )
 from understudy.conversation.files import (
     FOLDER,
     STATE_FOLDER,
-    inside,
-    is_conversation,
     write_whole,
     writers_lock,
 )
 from understudy.conversation.history import blob_at
+from understudy.conversation.objects import Piece, stage_object
+from understudy.conversation.references import advance
+from understudy.conversation.staging import Staged
+from understudy.conversation.working_tree import WorkingTree
 
-BRANCH = "refs/heads/main"
 EMAIL_DOMAIN = "understudy.local"
 WAIT_SECONDS = 30.0
 """How long a writer waits for others before `RepositoryBusy`; an operation takes milliseconds."""
 
 _RETRY_SECONDS = 0.01
+_DEAD_LOCK_SECONDS = 1.0
+"""A lock that a dead writer may have left has to stand unchanged this long; Git holds one for moments."""
+
+_LOCKED = re.compile(r"failed to lock file '.*' for writing|File exists", re.DOTALL)
 _IGNORED = f"{STATE_FOLDER}/\nmodel/\n"
 _ATTRIBUTES = f"{FOLDER}/** -text\n"  # line endings are content here, whatever a person's Git is set to
 
@@ -63,15 +61,8 @@ class Person:
         return pygit2.Signature(self.name, self.email, int(moment.timestamp()), 0, "utf-8")
 
 
-class GitStore:
-    """One workspace's repository. Safe across threads and processes: each thread has its own handle."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        self._handles = threading.local()
-        pygit2.settings.enable_fsync_gitdir(True)  # a commit that was acknowledged survives a power cut
-        if self.git.is_bare:
-            raise NotAWorkspace(f"{root} is a bare repository: a workspace has its files checked out")
+class GitStore(WorkingTree):
+    """One workspace's repository. Safe across threads and processes."""
 
     @classmethod
     def create(cls, root: Path, author: Person, moment: datetime) -> "GitStore":
@@ -92,66 +83,27 @@ class GitStore:
             store.commit(files, author, moment, moment, "a new workspace\n", None)
         return store
 
-    @property
-    def git(self) -> pygit2.Repository:
-        """This thread's handle."""
-        if not hasattr(self._handles, "git"):
-            try:
-                self._handles.git = pygit2.Repository(str(self.root), RepositoryOpenFlag.NO_SEARCH)
-            except pygit2.GitError as error:
-                raise NotAWorkspace(
-                    f"{self.root} is not a workspace, no Git repository opens there ({error}): make one first"
-                ) from error
-        return self._handles.git
-
-    @property
-    def scratch(self) -> Path:
-        """Where files are written before they are renamed into place."""
-        return self.root / STATE_FOLDER / "scratch"
-
-    @property
-    def branch(self) -> str:
-        """The branch that is checked out."""
-        head = self.git.lookup_reference("HEAD")
-        if head.type != ReferenceType.SYMBOLIC:
-            raise NotAWorkspace(f"{self.root} has no branch checked out: run 'git switch main' there")
-        return str(head.target)
-
-    def tip(self) -> str | None:
-        """The newest commit, None before the first."""
-        reference = self.git.references.get(self.branch)
-        return str(reference.target) if reference else None
-
-    def tree(self, commit: str | None) -> pygit2.Tree | None:
-        """A commit's tree."""
-        return self.git[commit].tree if commit else None
-
-    def blob_id(self, file: str, commit: str | None) -> str | None:
-        """The file's blob in a commit, None if it is not there."""
-        tree = self.tree(commit)
-        return blob_at(tree, file) if tree else None
-
-    def data(self, blob: str) -> bytes:
-        """A blob's bytes."""
-        return bytes(self.git[blob].data)
-
-    def resolve(self, revision: str) -> pygit2.Object:
-        """The commit or blob of this name, or `UnknownRevision`."""
-        try:
-            found = self.git.revparse_single(revision)
-            if isinstance(found, pygit2.Tag):
-                found = found.peel(pygit2.Commit)
-        except (KeyError, ValueError, pygit2.GitError) as error:
-            raise UnknownRevision(f"{revision!r} names no commit or blob of this repository") from error
-        if not isinstance(found, (pygit2.Commit, pygit2.Blob)):
-            raise UnknownRevision(f"{revision!r} is a {found.type_str}: a commit or a blob was expected")
-        return found
-
     @contextmanager
     def writing(self, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
         """Be the only writer of this workspace among those that use this class."""
-        with writers_lock(self.root / STATE_FOLDER / "writers.lock", wait_seconds):
+        with writers_lock(self.root / STATE_FOLDER / "writers.lock", wait_seconds) as last_died:
+            if last_died:
+                self._remove_dead_locks()
             yield
+
+    def _remove_dead_locks(self) -> None:
+        """Take away Git's locks that a writer left when it died: those that stand unchanged for a while."""
+        git_folder = self.git_folder
+        names = ("index.lock", "HEAD.lock", "packed-refs.lock", f"{self.branch}.lock")
+        deadline = time.monotonic() + _DEAD_LOCK_SECONDS
+        found = {path: _identity(path) for path in (git_folder / name for name in names)}
+        while waiting := {path for path, seen in found.items() if seen and _identity(path) == seen}:
+            if time.monotonic() > deadline:
+                for path in waiting:
+                    _log.warning("a writer died and left %s: removed", path)
+                    path.unlink(missing_ok=True)
+                return
+            time.sleep(_RETRY_SECONDS)
 
     def commit(
         self,
@@ -162,122 +114,124 @@ class GitStore:
         message: str,
         parent: str | None,
         wait_seconds: float = WAIT_SECONDS,
+        pieces: Mapping[str, Sequence[Piece]] | None = None,
     ) -> str | None:
-        """Commit these contents (None: removed) on top of `parent`; None if the branch has moved on."""
+        """Commit these contents (None: removed) on top of `parent`; None if the branch has moved on.
+
+        `pieces`, where given, are those of a file's bytes, compressed already.
+        """
         deadline = time.monotonic() + wait_seconds
         while True:
-            try:
-                tree = self._tree_with(parent, files)
-                commit = self.git.create_commit(
-                    self.branch,
-                    author.at(authored),
-                    author.at(committed),
-                    message,
-                    tree,
-                    [parent] if parent else [],
-                )
-                break
-            except (pygit2.GitError, OSError, ValueError) as error:
-                if self.tip() != parent:
-                    return None
-                if "lock" not in str(error):
-                    raise RepositoryFailure(f"Git could not commit, nothing was written: {error}") from error
-                if time.monotonic() > deadline:
-                    raise RepositoryBusy(
-                        f"Git's branch stayed locked for {wait_seconds:g} s, nothing was written: {error}; "
-                        "if no Git program runs there, remove that .lock file"
-                    ) from error
-                time.sleep(_RETRY_SECONDS)
+            with Staged() as staged:
+                try:
+                    tree = self._tree_with(parent, files, pieces or {}, staged)
+                    commit = self._advance(
+                        author.at(authored), author.at(committed), message, tree, parent, files, staged
+                    )
+                except (pygit2.GitError, OSError, ValueError) as error:
+                    if self.tip() != parent:
+                        return None
+                    self._raise_unless_locked(error, deadline, wait_seconds)
+                else:
+                    if commit is not None:
+                        self._follow(files, parent, commit, staged)
+                    return commit
+            time.sleep(_RETRY_SECONDS)
+
+    def _raise_unless_locked(self, error: Exception, deadline: float, wait_seconds: float) -> None:
+        if not (isinstance(error, FileExistsError) or _LOCKED.search(str(error))):
+            raise RepositoryFailure(f"Git could not commit, nothing was written: {error}") from error
+        if time.monotonic() > deadline:
+            raise RepositoryBusy(
+                f"Git's branch stayed locked for {wait_seconds:g} s, nothing was written: {error}; "
+                "if no Git program runs there, remove that .lock file"
+            ) from error
+
+    def _follow(
+        self, files: Mapping[str, bytes | None], parent: str | None, commit: str, staged: Staged
+    ) -> None:
+        """Let the working tree follow a commit. That stands already, so failing is no more than a warning."""
         try:
-            self.settle(files, known=parent)
+            self.settle(files, known=parent, staged=staged)
         except (pygit2.GitError, OSError) as error:
             _log.warning("committed %s; the working files follow with the next operation: %s", commit, error)
-        return str(commit)
 
-    def _tree_with(self, parent: str | None, files: Mapping[str, bytes | None]) -> pygit2.Oid:
-        index = pygit2.Index()
+    def _advance(
+        self,
+        author: pygit2.Signature,
+        committer: pygit2.Signature,
+        message: str,
+        tree: str,
+        parent: str | None,
+        files: Mapping[str, bytes | None],
+        staged: Staged,
+    ) -> str | None:
+        """Make the commit and let the branch point to it; None if the branch does not point to `parent`."""
+        if parent is None:
+            oid = pygit2.Oid(hex=tree)
+            return str(self.git.create_commit(self.branch, author, committer, message, oid, []))
+        names = [f"{person.name} <{person.email}> {person.time} +0000" for person in (author, committer)]
+        text = f"tree {tree}\nparent {parent}\nauthor {names[0]}\ncommitter {names[1]}\n\n{message}"
+        commit = stage_object(staged, self.git_folder / "objects", "commit", text.encode())
+        if len(files) == 1:
+            self.stage_working_file(*next(iter(files.items())), staged)
+        entry = f"{names[1]}\tcommit: {message.splitlines()[0]}"
+        moved = advance(self.git_folder, self.branch, self.tip, parent, commit, entry, staged)
+        return commit if moved else None
+
+    def _tree_with(
+        self,
+        parent: str | None,
+        files: Mapping[str, bytes | None],
+        pieces: Mapping[str, Sequence[Piece]],
+        staged: Staged,
+    ) -> str:
+        objects = self.git_folder / "objects"
+        blobs: dict[str, str | None] = {}
+        for file, data in files.items():
+            blobs[file] = None
+            if data is not None:
+                blobs[file] = blob = stage_object(staged, objects, "blob", data, pieces.get(file))
+                self.remember(blob, data)
         tree = self.tree(parent)
+        if tree is not None and len(blobs) == 1:
+            [(file, one)] = blobs.items()
+            if (
+                one
+                and blob_at(tree, file)
+                and (quick := self._with_entry(tree, file.split("/"), one, staged))
+            ):
+                return quick
+        staged.flush()
+        staged.put(*staged.places)
+        index = pygit2.Index()
         if tree is not None:
             index.read_tree(tree)
-        for file, data in files.items():
-            if data is None:
+        for file, blob_id in blobs.items():
+            if blob_id is None:
                 index.remove(file)
             else:
-                index.add(pygit2.IndexEntry(file, self.git.create_blob(data), FileMode.BLOB))
-        return index.write_tree(self.git)
+                index.add(pygit2.IndexEntry(file, pygit2.Oid(hex=blob_id), FileMode.BLOB))
+        return str(index.write_tree(self.git))
 
-    def settle(self, files: Iterable[str], known: str | None) -> None:
-        """Give the working tree and the index what `HEAD` has of these files.
+    def _with_entry(self, tree: pygit2.Tree, path: Sequence[str], blob: str, staged: Staged) -> str | None:
+        """The tree with another blob where there is one: only the trees on its path are written.
 
-        A working file that is neither `HEAD`'s version nor that of the commit `known` is a person's, and
-        stays.
+        None where this shortcut does not hold.
         """
-        tip = self.tip()
-        index = self.git.index
-        index.read()
-        for file in files:
-            path = inside(self.root, file) if is_conversation(file) else self.root / file
-            wanted, earlier, found = self.blob_id(file, tip), self.blob_id(file, known), hash_of(path)
-            if wanted and found != wanted and found in (None, earlier):
-                write_whole(path, self.data(wanted), self.scratch)
-            if wanted:
-                index.add(pygit2.IndexEntry(file, pygit2.Oid(hex=wanted), FileMode.BLOB))
-            elif file in index:
-                index.remove(file)
-        index.write()
-
-    def hand_edits(self, files: Iterable[str], deletions: bool) -> dict[str, bytes | None]:
-        """What people left uncommitted in these files; what a crash left is brought up to date first."""
-        tip = self.tip()
-        index = self.git.index
-        index.read()
-        edits: dict[str, bytes | None] = {}
-        for file in files:
-            path = inside(self.root, file)
-            head, found = self.blob_id(file, tip), hash_of(path)
-            staged = str(index[file].id) if file in index else None
-            if found == head:
-                if staged != head:
-                    self.settle([file], known=None)
-            elif found == staged and self._in_history(file, staged, tip):
-                self._refresh(file, path, head)
-            elif found is not None:
-                edits[file] = path.read_bytes()
-            elif deletions:
-                edits[file] = None
-            elif head:
-                self._refresh(file, path, head)
-        return edits
-
-    def _in_history(self, file: str, blob: str | None, tip: str | None) -> bool:
-        walker = self.git.walk(tip, SortMode.TIME) if tip else ()
-        return any(blob_at(commit.tree, file) == blob for commit in walker)
-
-    def _refresh(self, file: str, path: Path, head: str | None) -> None:
-        if head:
-            write_whole(path, self.data(head), self.scratch)
-        else:
-            path.unlink(missing_ok=True)
-        self.settle([file], known=None)
-
-    def working_files(self) -> set[str]:
-        """The conversations that stand in the working tree."""
-        found = (path.relative_to(self.root).as_posix() for path in (self.root / FOLDER).rglob("*"))
-        return {file for file in found if is_conversation(file) and (self.root / file).is_file()}
-
-    def committed_files(self, commit: str | None) -> set[str]:
-        """The conversations in a commit."""
-        tree = self.tree(commit)
-        if tree is None or FOLDER not in tree:
-            return set()
-        index = pygit2.Index()
-        index.read_tree(tree)
-        return {entry.path for entry in index if is_conversation(entry.path) and blob_at(tree, entry.path)}
+        entry = tree[path[0]]
+        new = self._with_entry(self.git[entry.id], path[1:], blob, staged) if path[1:] else blob
+        name = b" " + path[0].encode() + b"\0"
+        raw = tree.read_raw()
+        if new is None or raw.count(name + entry.id.raw) != 1:
+            return None
+        changed = raw.replace(name + entry.id.raw, name + bytes.fromhex(new))
+        return stage_object(staged, self.git_folder / "objects", "tree", changed)
 
 
-def hash_of(path: Path) -> str | None:
-    """The blob id that a working file's bytes have, None if there is no such file."""
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        return str(pygit2.hash(path.read_bytes()))
+        found = path.stat()
     except FileNotFoundError:
         return None
+    return found.st_ino, found.st_mtime_ns

@@ -16,7 +16,7 @@ from understudy.lessons.example import Example
 from understudy.lessons.interchange import Shape, read_lessons, write_lessons
 from understudy.lessons.ledger import Ledger
 from understudy.lessons.lesson import SHORT_ID, Lesson, Source, digest
-from understudy.lessons.mining import mine
+from understudy.lessons.mining import mine, moves
 from understudy.lessons.records import (
     TRANSITIONS,
     Event,
@@ -54,6 +54,7 @@ __all__ = [
     "chat_context",
     "digest",
     "mine",
+    "moves",
     "read_lessons",
     "write_lessons",
 ]

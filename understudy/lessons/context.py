@@ -12,12 +12,13 @@ def chat_context(path: Sequence[Message], model_name: str) -> tuple[ChatMessage,
 
     The model's own are the assistant's, all others the user's. Where two or more people speak on the path,
     each of theirs begins with their name. A mention of the model that opens a user's message is taken off.
-    Neighbours of the same role become one turn, with a blank line between.
+    Neighbours of the same role become one turn, with a blank line between. Deleted messages are passed over.
     """
-    people = {message.author for message in path} - {model_name}
+    spoken = [message for message in path if not message.deleted]
+    people = {message.author for message in spoken} - {model_name}
     mention = re.compile(rf"\s*@{re.escape(model_name)}(?![\w.-])[,:]?\s+")
     turns: list[tuple[Role, list[str]]] = []
-    for message in path:
+    for message in spoken:
         role: Role = "assistant" if message.author == model_name else "user"
         text = message.body
         if role == "user":

@@ -21,6 +21,10 @@ def mine(repo: ConversationRepository, model_name: str, since: str | None = None
     said: dict[_Key, str] = {}
     corrected: dict[_Key, tuple[Change, Message]] = {}
     for change in repo.changes(since):
+        moved = {(change.file, old): (change.file, new) for old, new in moves(change).items()}
+        if moved:
+            said = {moved.get(key, key): text for key, text in said.items()}
+            corrected = {moved.get(key, key): found for key, found in corrected.items()}
         if change.author == model_name:
             for new in (*change.added, *(new for _, new in change.edited)):
                 said[change.file, new.id] = new.body
@@ -34,9 +38,29 @@ def mine(repo: ConversationRepository, model_name: str, since: str | None = None
                 corrected.pop(key, None)  # so that the order is that of the newest corrections
                 corrected[key] = (change, new)
     found = (
-        _lesson(repo, change, message, said[key], model_name) for key, (change, message) in corrected.items()
+        _lesson(repo, change, message, key[1], said[key], model_name)
+        for key, (change, message) in corrected.items()
     )
     return [lesson for lesson in found if lesson is not None]
+
+
+def moves(change: Change) -> dict[str, str]:
+    """The messages that got another id in this change by being moved or their thread renamed: old to new.
+
+    The commit says so, and the trees bear it out: the old one was there, the new one says the same.
+    """
+    before, after = change.before, change.after
+    if not change.moved or before is None or after is None:
+        return {}
+    old_ones = {message.id: message for message in before.walk()}
+    new_ones = {message.id: message for message in after.walk()}
+    return {
+        old: new
+        for old, new in change.moved.items()
+        if old in old_ones
+        and new in new_ones
+        and (old_ones[old].author, old_ones[old].body) == (new_ones[new].author, new_ones[new].body)
+    }
 
 
 def _said_before(repo: ConversationRepository, change: Change, message: Message, model_name: str) -> str:
@@ -46,6 +70,10 @@ def _said_before(repo: ConversationRepository, change: Change, message: Message,
     changed.
     """
     for earlier in reversed(list(repo.changes(file=change.file, until=f"{change.commit}^"))):
+        came_from = next((old for old, new in moves(earlier).items() if new == message.id), None)
+        if came_from is not None and earlier.before is not None:
+            message = earlier.before.message(came_from)
+            continue
         text = earlier.before_text
         if text is not None and message.source.rstrip() in text:
             continue
@@ -59,11 +87,19 @@ def _said_before(repo: ConversationRepository, change: Change, message: Message,
 
 
 def _lesson(
-    repo: ConversationRepository, change: Change, message: Message, said: str, model_name: str
+    repo: ConversationRepository,
+    change: Change,
+    message: Message,
+    present_id: str,
+    said: str,
+    model_name: str,
 ) -> Lesson | None:
-    """The lesson of this correction, None if the message is gone or says again what the model said."""
+    """The lesson of this correction, None if the message is gone or says again what the model said.
+
+    `message` is as the correction left it; by now it may have been moved, to `present_id`.
+    """
     try:
-        chosen = repo.read(change.file).message(message.id).body
+        chosen = repo.read(change.file).message(present_id).body
     except (UnknownFile, UnknownMessage):  # removed since: nobody stands by this correction
         return None
     if chosen.split() == said.split() or not chosen.strip():

@@ -1,7 +1,7 @@
 """How the model answers in a thread."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from understudy.conversation import Conversation, ConversationRepository, Message, Posted
@@ -9,7 +9,7 @@ from understudy.lessons import ChatMessage, chat_context
 
 
 class NothingToAnswer(ValueError):
-    """The message is the model's own: there is nothing to answer."""
+    """The message is the model's own, or deleted: there is nothing to answer."""
 
 
 class EmptyAnswer(RuntimeError):
@@ -34,6 +34,8 @@ def answer(repository: ConversationRepository, file: str, to: str, name: str, co
     Raises UnknownMessage, NothingToAnswer or EmptyAnswer; then nothing was posted.
     """
     path = repository.read(file).path(to)
+    if path[-1].deleted:
+        raise NothingToAnswer(f"expected a message that still stands, {to} in {file} was deleted")
     if path[-1].author == name:
         raise NothingToAnswer(f"expected a message of someone else than {name!r} to answer, {to} is its own")
     said = complete(chat_context(path, name))
@@ -43,13 +45,20 @@ def answer(repository: ConversationRepository, file: str, to: str, name: str, co
     return repository.reply(file, to, name, said.text, trailers=trailers)
 
 
-def due(before: Conversation | None, after: Conversation, now: Conversation, name: str) -> list[Message]:
+def due(
+    before: Conversation | None,
+    after: Conversation,
+    now: Conversation,
+    name: str,
+    moved: Collection[str] = (),
+) -> list[Message]:
     """New messages of a change that wait for the model's answer, in the file's order.
 
     A message waits when someone else wrote it, it mentions `@name` or replies to the model, and the
-    model has not replied to it in the conversation as it stands `now`.
+    model has not replied to it in the conversation as it stands `now`. `moved` are ids that are new only
+    because an old message was moved.
     """
-    known = set() if before is None else {message.id for message in before.walk()}
+    known = set(moved) if before is None else {*moved, *(message.id for message in before.walk())}
     standing = {message.id: message for message in now.walk()}
     return [
         standing[message.id]
@@ -62,7 +71,7 @@ def due(before: Conversation | None, after: Conversation, now: Conversation, nam
 
 
 def _addressed(message: Message, name: str) -> bool:
-    if message.author == name:
+    if message.author == name or message.deleted:
         return False
     if message.parent is not None and message.parent.author == name:
         return True

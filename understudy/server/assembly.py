@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from understudy.server.app import create_app
 from understudy.server.training import TrainingService
 from understudy.server.training_routes import training_routes
-from understudy.server.watcher import watch
+from understudy.server.watcher import keep_tidy, watch
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def create_workspace_app(workspace: Workspace, engine: "EmbeddedEngine") -> Star
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        tasks = [_lasting(service.run()), _lasting(watch(workspace, engine))]
+        parts = (service.run(), watch(workspace, engine), keep_tidy(workspace))
+        tasks = [_lasting(part) for part in parts]
         try:
             yield
         finally:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from understudy.conversation import ConversationError, ConversationRepository
-from understudy.lessons import Ledger, mine
+from understudy.conversation import ConversationError, ConversationRepository, maintain_when_due
+from understudy.lessons import Ledger, mine, moves
 from understudy.participant import EmptyAnswer, NothingToAnswer, answer, due, speak
 from understudy.workspace import Workspace
 
@@ -25,14 +25,12 @@ class Waiting:
     message: str
 
 
-def look(workspace: Workspace, ledger: Ledger) -> tuple[list[Waiting], str]:
+def look(name: str, repository: ConversationRepository, ledger: Ledger) -> tuple[list[Waiting], str]:
     """Read what was committed since the watermark: propose lessons, name the messages to answer.
 
     Also returns the commit that was read up to. It becomes the watermark only once the answers stand, so
     a server that dies in between answers them after its restart; no lesson is ever proposed twice.
     """
-    name = workspace.settings.model.name
-    repository = workspace.repository
     since, head = ledger.watermark(), repository.head()
     if since == head:
         return [], head
@@ -48,7 +46,8 @@ def _unanswered(repository: ConversationRepository, name: str, since: str | None
     for change in repository.changes(since):
         if change.after is None or change.file not in repository.files():
             continue
-        for message in due(change.before, change.after, repository.read(change.file), name):
+        now, moved = repository.read(change.file), moves(change).values()
+        for message in due(change.before, change.after, now, name, moved):
             found[Waiting(change.file, message.id)] = None
     return list(found)
 
@@ -57,16 +56,30 @@ async def watch(workspace: Workspace, engine: "EmbeddedEngine") -> None:
     """Look at every new commit, until cancelled. A message that cannot be answered is logged and left."""
     from understudy.engine import EngineError
 
-    ledger = workspace.ledger
+    name, repository, ledger = workspace.settings.model.name, workspace.repository, workspace.ledger
     while True:
-        found, head = await asyncio.to_thread(look, workspace, ledger)
+        found, head = await asyncio.to_thread(look, name, repository, ledger)
         for waiting in found:
             try:
-                await engine.run(partial(_answer, workspace, engine, waiting))
+                await engine.run(partial(_answer, workspace, repository, engine, waiting))
             except (EngineError, ConversationError, EmptyAnswer, NothingToAnswer) as error:
                 log.warning("message %s in %s was not answered: %s", waiting.message, waiting.file, error)
         await asyncio.to_thread(_remember, ledger, head)
         await asyncio.sleep(workspace.settings.server.watch_seconds)
+
+
+async def keep_tidy(workspace: Workspace) -> None:
+    """Pack the conversations' repository whenever that is due, until cancelled; a failure is logged."""
+    while True:
+        try:
+            done = await asyncio.to_thread(maintain_when_due, workspace.repository)
+            if done is not None:
+                log.info(
+                    "packed the conversations: %d bytes before, %d after", done.bytes_before, done.bytes_after
+                )
+        except ConversationError as error:
+            log.warning("the conversations were not packed: %s", error)
+        await asyncio.sleep(workspace.settings.server.maintain_seconds)
 
 
 def _remember(ledger: Ledger, head: str) -> None:
@@ -74,10 +87,12 @@ def _remember(ledger: Ledger, head: str) -> None:
         ledger.set_watermark(head)
 
 
-def _answer(workspace: Workspace, engine: "EmbeddedEngine", waiting: Waiting) -> None:
+def _answer(
+    workspace: Workspace, repository: ConversationRepository, engine: "EmbeddedEngine", waiting: Waiting
+) -> None:
     settings = workspace.settings
     answer(
-        workspace.repository,
+        repository,
         waiting.file,
         waiting.message,
         settings.model.name,
