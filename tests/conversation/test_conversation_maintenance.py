@@ -63,7 +63,10 @@ def test_it_is_due_for_many_loose_objects_or_after_a_week(
     monkeypatch.setattr(maintenance, "MOST_LOOSE_OBJECTS", 60)
     for number in range(40):
         repo.reply(FILE, talk, "bob", f"{number}")
-    assert maintenance_due(repo)
+    an_hour_later = done.at + maintenance.SHORTEST_SECONDS + 1
+    assert maintenance_due(repo, an_hour_later)
+    assert not maintenance_due(repo) and maintain_when_due(repo) is None, "it ran a moment ago"
+    monkeypatch.setattr(maintenance, "SHORTEST_SECONDS", 0.0)
     assert maintain_when_due(repo) is not None
     assert not maintenance_due(repo)
 

@@ -24,6 +24,9 @@ MOST_LOOSE_OBJECTS = 2000
 LONGEST_SECONDS = 7 * 24 * 3600.0
 """After a week it is due also for few messages: the commit-graph is to know them."""
 
+SHORTEST_SECONDS = 3600.0
+"""Git leaves loose what nothing reaches and is young: packing again at once would find the same objects."""
+
 _RECORD = "maintenance.json"
 _SCRATCH_SECONDS = 24 * 3600.0
 
@@ -41,13 +44,16 @@ class Maintained:
 
 
 def maintenance_due(repository: ConversationRepository, now: float | None = None) -> bool:
-    """Whether `maintain` is worth its time: many loose objects, or something said since a run a week ago."""
-    if loose_objects(repository) > MOST_LOOSE_OBJECTS:
-        return True
+    """Whether `maintain` is worth its time: many loose objects, or something said since a run a week ago.
+
+    Never within an hour of the last run.
+    """
     last = last_maintained(repository)
     if last is None:
-        return False
+        return loose_objects(repository) > MOST_LOOSE_OBJECTS
     age = (time.time() if now is None else now) - last.at
+    if age > SHORTEST_SECONDS and loose_objects(repository) > MOST_LOOSE_OBJECTS:
+        return True
     return age > LONGEST_SECONDS and last.head != repository.head()
 
 
