@@ -18,7 +18,6 @@ from understudy.conversation import (
     InvalidTrailer,
     NotAWorkspace,
     RepositoryBusy,
-    RepositoryFailure,
     Unchanged,
     UnknownFile,
     UnknownMessage,
@@ -432,20 +431,6 @@ class TestOthersAndFaults:
         store = GitStore(repo.root)
         with store.writing(), pytest.raises(RepositoryBusy, match="nothing was written"), store.writing(0.02):
             raise AssertionError("two writers at once")
-
-    def test_a_disk_that_takes_nothing_more(
-        self, repo: ConversationRepository, talk: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        store, before = GitStore(repo.root), repo.head()
-
-        def full(*_: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(store, "_tree_with", full)
-        with pytest.raises(RepositoryFailure, match="No space left") as caught:
-            ConversationRepository(store).reply(FILE, talk, "bob", "x")
-        assert "nothing was written" in str(caught.value)
-        assert repo.head() == before and (repo.root / FILE).read_text() == repo.read(FILE).text
 
     def test_threads_share_a_repository(self, repo: ConversationRepository, talk: str) -> None:
         failures: list[BaseException] = []

@@ -286,6 +286,42 @@ def bad_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+def test_a_session_is_cancelled_and_undone_by_request(workspace: Workspace) -> None:
+    with serving(workspace) as server:
+        before = digest(workspace)
+        body = {"examples": examples([5, 6], [7, 8]), "settings": {"epochs": 5000}, "session": "mine"}
+        assert server.call("POST", "/train", body).status_code == 202
+        eventually(lambda: server.status()["trainer"]["step"] >= 2 or None)
+        assert server.call("POST", "/train/cancel", {"session": "another"}).status_code == 404
+        assert server.call("POST", "/train/cancel", {"session": "mine"}, token="wrong").status_code == 401
+        assert server.call("POST", "/train/cancel", {"session": "mine"}).status_code == 202
+        last = eventually(lambda: server.status()["last"])
+        assert last["state"] == "failed" and "was cancelled" in last["error"]
+        assert digest(workspace) == before and not commits(workspace)
+
+
+def test_a_message_for_which_there_is_no_room_now_is_answered_later(workspace: Workspace) -> None:
+    toml = workspace.root / "understudy.toml"
+    toml.write_text(toml.read_text() + "[server]\nmax_concurrent = 1\nmax_waiting = 0\n")
+    log, asked = workspace.root / "server.log", list[str]()
+    body = {"model": "understudy", "prompt": "Tea?", "max_tokens": 400, "stream": True, "ignore_eos": True}
+    with serving(workspace) as server:
+
+        def refused_once() -> bool | None:
+            """Fill the engine's only place, and ask for an answer meanwhile."""
+            with httpx2.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60.0) as stream:
+                if stream.status_code == 200:
+                    title = f"Tea {len(asked)}"
+                    posted = workspace.repository.start(FILE, title, "maya", "@understudy Which tea?")
+                    asked.append(posted.message)
+                stream.read()
+            return " waits: expected fewer than 0 requests waiting" in log.read_text() or None
+
+        eventually(refused_once)
+        for message in asked:
+            answered(workspace, message)
+
+
 def test_a_killed_trainer_leaves_the_server_answering_and_the_ledger_true(workspace: Workspace) -> None:
     (workspace.root / "understudy.toml").write_text(
         (workspace.root / "understudy.toml").read_text() + "epochs = 300\n"

@@ -183,6 +183,19 @@ def test_cancelling_puts_the_weights_back(hybrid: Path) -> None:
         assert cancelling
         assert digest(hybrid) == before
         assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
+        assert (await trainer.run(request("long"))).commit is not None, "the same id may be asked for again"
+
+
+def test_replies_to_a_caller_who_gave_up_reach_nobody_else(hybrid: Path) -> None:
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        begun = asyncio.Event()
+        first = asyncio.create_task(trainer.run(request("first", epochs=20), lambda step: begun.set()))
+        await begun.wait()
+        first.cancel()
+        second = await trainer.run(request("second"))
+        assert second.session == "second"
+        assert [commit.session for commit in read_commits(hybrid)] == ["first", "second"]
+        assert second.commit == read_commits(hybrid)[-1].id
 
     played(hybrid, scene)
 

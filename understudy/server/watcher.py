@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from understudy.conversation import ConversationError, ConversationRepository, maintain_when_due
+from understudy.conversation import (
+    ConversationError,
+    ConversationRepository,
+    RepositoryBusy,
+    maintain_when_due,
+)
 from understudy.lessons import Ledger, mine, moves
 from understudy.participant import EmptyAnswer, NothingToAnswer, answer, due, speak
 from understudy.workspace import Workspace
@@ -53,17 +58,25 @@ def _unanswered(repository: ConversationRepository, name: str, since: str | None
 
 
 async def watch(workspace: Workspace, engine: "EmbeddedEngine") -> None:
-    """Look at every new commit, until cancelled. A message that cannot be answered is logged and left."""
-    from understudy.engine import EngineError
+    """Look at every new commit, until cancelled. A message that cannot be answered is logged and left;
+    one for which there is only no room now is tried again.
+    """
+    from understudy.engine import EngineBusy, EngineError
 
     name, repository, ledger = workspace.settings.model.name, workspace.repository, workspace.ledger
     while True:
         found, head = await asyncio.to_thread(look, name, repository, ledger)
-        for waiting in found:
+        while found:
+            waiting = found[0]
             try:
                 await engine.run(partial(_answer, workspace, repository, engine, waiting))
+            except (EngineBusy, RepositoryBusy) as error:
+                log.info("message %s in %s waits: %s", waiting.message, waiting.file, error)
+                await asyncio.sleep(workspace.settings.server.watch_seconds)
+                continue
             except (EngineError, ConversationError, EmptyAnswer, NothingToAnswer) as error:
                 log.warning("message %s in %s was not answered: %s", waiting.message, waiting.file, error)
+            found = found[1:]
         await asyncio.to_thread(_remember, ledger, head)
         await asyncio.sleep(workspace.settings.server.watch_seconds)
 

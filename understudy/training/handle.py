@@ -169,12 +169,13 @@ class TrainerHandle:
                 self._lose(life)
                 return None
             reply = decode_reply(receiving.result())
-            if isinstance(reply, Stepped):
-                self._note(reply)
-                if on_step is not None:
-                    on_step(reply)
-            elif not isinstance(reply, Ready):
+            if isinstance(reply, Ready) or reply.session != session:
+                continue  # of a request whose caller gave up waiting
+            if not isinstance(reply, Stepped):
                 return reply
+            self._note(reply)
+            if on_step is not None:
+                on_step(reply)
 
     def _note(self, step: Stepped) -> None:
         per_step = step.seconds / step.step if step.step else None

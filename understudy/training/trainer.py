@@ -93,6 +93,7 @@ class Trainer:
                 self._put_back()
             self._optimizer = None
             self._send(Failed(request.session, f"{type(error).__name__}: {error}"))
+        self._cancelled.discard(request.session)  # the same id may be asked for again
 
     # ------------------------------------------------------------------ a session
 
