@@ -387,6 +387,21 @@ def test_a_model_that_can_be_served_but_not_taught_says_so(tmp_path: Path) -> No
         assert "SlidingWindow" in refused.json()["error"]["message"]
 
 
+def test_rehearsals_that_cannot_be_used_stop_training_not_serving(workspace: Workspace) -> None:
+    with (workspace.root / "replay.jsonl").open("a") as stream:
+        stream.write("{}\n")
+    with serving(workspace) as server:
+        stopped = eventually(lambda: server.status()["stopped"])
+        assert "replay.jsonl, line 3" in stopped
+        prompt = {"model": "understudy", "prompt": "Tea?", "max_tokens": 4}
+        assert server.call("POST", "/v1/completions", prompt).status_code == 200
+        refused = server.call("POST", "/train", {"examples": examples([5], [6])})
+        assert refused.status_code == 503 and "line 3" in refused.json()["error"]["message"]
+        trainer = server.trainer()
+    assert not Path(f"/proc/{trainer}").exists(), "the trainer ends with its server"
+    assert "Application shutdown complete" in (workspace.root / "server.log").read_text()
+
+
 def test_a_model_is_served_once_at_a_time(workspace: Workspace) -> None:
     command = [sys.executable, "-m", "understudy", "serve", "-w", str(workspace.root), "--port", "0"]
     with serving(workspace) as server:
