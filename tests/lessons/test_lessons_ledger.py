@@ -449,3 +449,14 @@ def test_a_lesson_in_an_open_session_is_not_settled(ledger: Ledger) -> None:
     ledger.begin_session("again", [one], {})
     assert ledger.settle([], "bob", "undone") == ()
     assert ledger.get(one).state == "approved"
+
+
+def test_lessons_are_approved_together_or_not_at_all(ledger: Ledger) -> None:
+    ids = [ledger.propose(lesson(str(number), message=str(number))).entry.id for number in range(3)]
+    ledger.refuse(ids[2], "ann", "no")
+    assert [entry.state for entry in ledger.approve_together(ids, "ann")] == ["approved"] * 3
+    fresh = ledger.propose(lesson("Fresh.", message="fresh")).entry.id
+    with pytest.raises(IllegalTransition):
+        ledger.approve_together([fresh, ids[0]], "ann")
+    assert ledger.get(fresh).state == "proposed"
+    assert ledger.approve_together([], "ann") == ()

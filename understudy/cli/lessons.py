@@ -62,8 +62,8 @@ def approve_lessons(
 ) -> None:
     """Approve LESSONS by id, or all that are proposed. A running server trains them at once."""
     _, ledger = _opened(workspace)
-    for identity in _chosen(ledger, lessons, every):
-        print(f"{ledger.approve(identity, author_or_login(author)).short}  approved")
+    for entry in ledger.approve_together(_chosen(ledger, lessons, every), author_or_login(author)):
+        print(f"{entry.short}  approved")
 
 
 def reject_lessons(

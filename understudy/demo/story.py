@@ -136,8 +136,7 @@ def learn(workspace: Workspace, client: Client) -> tuple[dict[str, object], Serv
     time.sleep(STREAM_SECONDS)
     began = time.monotonic()
     proposed = [entry.id for entry in ledger.list("proposed")]
-    for identity in proposed:
-        ledger.approve(identity, PERSON)
+    ledger.approve_together(proposed, PERSON)
     last = wait_for(
         "the lessons to be trained", lambda: _ended(client, ledger.list("trained"), len(proposed))
     )

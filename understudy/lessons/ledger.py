@@ -77,6 +77,15 @@ class Ledger:
         """Let a lesson be trained."""
         return self._decide(lesson_id, "approved", by, why)
 
+    def approve_together(self, lesson_ids: Sequence[str], by: str, why: str = "") -> tuple[LedgerEntry, ...]:
+        """Let lessons be trained, all or none: a server that watches sees them at once, as one session."""
+        with writing(self.path) as connection:
+            keys = [rows.resolve(connection, lesson_id) for lesson_id in lesson_ids]
+            for key in keys:
+                rows.move(connection, key, "approved", self._now(), by, why)
+                connection.execute("update lessons set superseded_by = null where id = ?", (key,))
+            return tuple(rows.entry(connection, key) for key in keys)
+
     def refuse(self, lesson_id: str, by: str, reason: str) -> LedgerEntry:
         """Decide that a lesson is not to be trained."""
         return self._decide(lesson_id, "refused", by, reason)
