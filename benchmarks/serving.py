@@ -106,7 +106,7 @@ async def compare(engine: EmbeddedEngine, url: str, given: argparse.Namespace) -
     )
     lesson = encode_lesson(engine.tokenizer, QUESTION, "I put the red cup on the table.")
     prompt = encode_chat(engine.tokenizer, QUESTION)
-    settings = TrainingSettings(lr=1e-6, loss_gate=None, replay_share=0.0, epochs=ENDLESS_EPOCHS)
+    settings = TrainingSettings(lr=1e-6, gate=None, replay=0.0, epochs=ENDLESS_EPOCHS)
     pairs: list[tuple[Round, Round]] = []
     await trainer.start()
     try:

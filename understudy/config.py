@@ -48,13 +48,31 @@ class ApolloSettings(_Section):
 class TrainingSettings(ApolloSettings):
     """How a session runs."""
 
-    objective: Literal["sft"] = "sft"
+    objective: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "sft"  # a file in training/objectives/
+    beta: Annotated[float, Field(gt=0)] = 0.1  # dpo: arXiv 2305.18290; orpo's lambda: arXiv 2403.07691
+    chosen_guard: Annotated[float, Field(ge=0)] = 5.0  # dpo: arXiv 2402.13228, lambda; docs/LOG.md
     epochs: Annotated[int, Field(ge=1)] = 1
-    loss_gate: Annotated[float, Field(ge=0)] | None = 0.05  # nats per token; docs/LOG.md, correction sweep
-    replay_share: Share = 0.25  # of all examples trained on; docs/LOG.md, correction sweep
+    batch_size: Annotated[int, Field(ge=1)] = 1  # lessons per step; those that share a context read it once
+    freeze_chunk: Annotated[int, Field(ge=64)] = 1024  # context tokens read at once: bounds the memory
+    gate: Annotated[float, Field(ge=0)] | None = 0.05  # nats per token; docs/LOG.md, correction sweep
+    replay: Share = 0.25  # of all examples trained on; docs/LOG.md, correction sweep
     contrast_share: Fraction = 0.5  # of the replay, examples that show kept behaviour
+    lesson_share: Fraction = 0.5  # of the rest of the replay, lessons learned before
+    max_kl: Annotated[float, Field(gt=0)] | None = (
+        None  # nats per token, on the probe set; None: measured only
+    )
+    probe_tokens: Annotated[int, Field(ge=0)] = 256  # positions of the probe set; 0: no probe
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0  # of the whole gradient; the common default
     on_approval: bool = True  # train approved lessons at once; False: when `understudy train` says so
+
+
+class WeightsSettings(_Section):
+    """How the model directory follows the weights that are served."""
+
+    sync_seconds: Annotated[float, Field(ge=0)] = (
+        600.0  # from a commit to the directory; later ones ride along
+    )
+    optimizer_states: Annotated[int, Field(ge=1)] = 8  # weight commits whose optimizer state is kept
 
 
 class ModelSettings(_Section):
@@ -98,6 +116,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     participant: ParticipantSettings = ParticipantSettings()
     training: TrainingSettings = TrainingSettings()
+    weights: WeightsSettings = WeightsSettings()
 
 
 def load_settings(file: Path | None, **flags: Any) -> Settings:

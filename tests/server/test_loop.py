@@ -28,7 +28,7 @@ from understudy.workspace import Rehearsal, Workspace
 
 Found = TypeVar("Found")
 FILE = "conversations/talk.md"
-SETTINGS = "[participant]\nmax_tokens = 8\n[training]\nlr = 1e-3\nloss_gate = 0.0\n"
+SETTINGS = "[participant]\nmax_tokens = 8\n[training]\nlr = 1e-3\ngate = 0.0\n"
 REPLAY = tuple(
     Rehearsal((ChatMessage("user", f"Say {word}."), ChatMessage("assistant", word)), kept)
     for word, kept in [("yes", True), ("no", False)]
@@ -227,7 +227,7 @@ def test_training_does_not_stop_a_stream_or_fail_a_request(workspace: Workspace)
             for _ in range(5):
                 next(pieces)
             before = server.status()["weight_commit"]
-            settings = {"epochs": 5, "replay_share": 0.0}
+            settings = {"epochs": 5, "replay": 0.0}
             done = server.call("POST", "/train", {"examples": [example], "settings": settings, "wait": True})
             assert done.status_code == 200, done.text
             short = server.call("POST", "/v1/completions", {**body, "stream": False, "max_tokens": 3})

@@ -29,7 +29,7 @@ def test_the_flat_page_gives_the_session_s_numbers(architecture: str) -> None:
     flat, real = tiny_model(architecture), tiny_model(architecture)
     losses = page.train_one_lesson(flat, context, continuation, steps=5)
 
-    settings = TrainingSettings(lr=3e-4, rank=1, epochs=5, replay_share=0.0, loss_gate=None)
+    settings = TrainingSettings(lr=3e-4, rank=1, epochs=5, replay=0.0, gate=None)
     optimizer = Apollo(parameter_groups(real, settings), settings)
     lesson = Example(tuple(context), tuple(continuation))
     result = run_session(real, optimizer, [lesson], [], settings)

@@ -20,7 +20,7 @@ LESSONS = (Example((1, 2, 3, 4, 5), (6, 7, 8)), Example((9, 8, 7), (6, 5, 4, 3))
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_session_learns_the_same_on_a_gpu(architecture: str) -> None:
-    settings = TrainingSettings(lr=1e-3, loss_gate=None, replay_share=0.0)
+    settings = TrainingSettings(lr=1e-3, gate=None, replay=0.0)
     losses = []
     here = tiny_model(architecture)
     for model in (copy.deepcopy(here), copy.deepcopy(here).to("cuda")):

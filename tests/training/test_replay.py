@@ -56,7 +56,7 @@ def test_a_pool_that_cannot_serve_is_refused() -> None:
     kept = tuple(example for example in POOL if example.kept)
     with pytest.raises(ReplayError, match=r"expected other examples .* got 4 kept and 0 other"):
         Replay(kept, 0.25, 0.5, 0)
-    with pytest.raises(ReplayError, match=r"expected kept and other examples .* set replay_share to 0"):
+    with pytest.raises(ReplayError, match=r"expected kept and other examples .* set replay to 0"):
         Replay((), 0.25, 0.5, 0)
     assert Replay(kept, 0.25, 1.0, 0).due(3)[0].kept
     assert Replay((), 0.0, 0.5, 0).due(1000) == ()

@@ -31,7 +31,7 @@ def example(seed: int, context: int = 20, continuation: int = 5, **changes: Any)
 
 LESSONS = tuple(example(seed) for seed in range(3))
 POOL = (example(10, kept=True), example(11, continuation=9), example(12, kept=True), example(13))
-PLAIN = TrainingSettings(lr=1e-2, loss_gate=None, replay_share=0.0, max_grad_norm=None)
+PLAIN = TrainingSettings(lr=1e-2, gate=None, replay=0.0, max_grad_norm=None)
 
 
 def run(
@@ -75,7 +75,7 @@ def test_a_session_teaches(architecture: str, dtype: torch.dtype) -> None:
 
 def test_the_loss_is_the_mean_over_weighted_tokens_of_lesson_and_replay() -> None:
     model = tiny_model("qwen3")
-    settings = PLAIN.model_copy(update={"replay_share": 0.75, "contrast_share": 0.5})
+    settings = PLAIN.model_copy(update={"replay": 0.75, "contrast_share": 0.5})
     pool = (replace(POOL[0], weight=3.0), POOL[1])
     expected = (
         full_loss(model, LESSONS[0]) + 3 * 2 * full_loss(model, pool[0]) + full_loss(model, pool[1])
@@ -90,7 +90,7 @@ def test_the_loss_is_the_mean_over_weighted_tokens_of_lesson_and_replay() -> Non
 
 
 def test_replay_continues_over_short_sessions() -> None:
-    settings = PLAIN.model_copy(update={"replay_share": 0.25})
+    settings = PLAIN.model_copy(update={"replay": 0.25})
     replayed = []
     for lesson in range(6):
         reports: list[StepReport] = []
@@ -109,7 +109,7 @@ def test_replay_continues_over_short_sessions() -> None:
 
 def test_known_lessons_are_gated_with_their_replay() -> None:
     model = tiny_model("qwen3")
-    settings = TrainingSettings(lr=1e-2, loss_gate=0.5, replay_share=0.5, epochs=60)
+    settings = TrainingSettings(lr=1e-2, gate=0.5, replay=0.5, epochs=60)
     reports: list[StepReport] = []
     result = run(model, LESSONS[:1], settings, POOL, report=reports.append)
     gated = [report for report in reports if report.gated]
@@ -123,7 +123,7 @@ def test_known_lessons_are_gated_with_their_replay() -> None:
 
 def test_a_session_of_known_lessons_changes_nothing() -> None:
     model = tiny_model("qwen3")
-    settings = TrainingSettings(loss_gate=100.0, replay_share=0.5)
+    settings = TrainingSettings(gate=100.0, replay=0.5)
     optimizer = Apollo(parameter_groups(model, settings), settings)
     before = copy.deepcopy(model.state_dict())
     result = run(model, LESSONS, settings, POOL, optimizer=optimizer)
@@ -162,7 +162,7 @@ def test_gradients_are_clipped_to_the_whole_norm() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_dry_run_changes_nothing(dtype: torch.dtype) -> None:
     model = tiny_model("qwen3_5", dtype).train()
-    settings = PLAIN.model_copy(update={"replay_share": 0.5, "max_grad_norm": 1.0})
+    settings = PLAIN.model_copy(update={"replay": 0.5, "max_grad_norm": 1.0})
     optimizer = Apollo(parameter_groups(model, settings), settings)
     run(model, LESSONS, settings, POOL, optimizer=optimizer)
     weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
@@ -226,7 +226,7 @@ def test_cancelling_keeps_the_steps_taken() -> None:
 
 
 def test_sessions_are_deterministic() -> None:
-    settings = PLAIN.model_copy(update={"replay_share": 0.5})
+    settings = PLAIN.model_copy(update={"replay": 0.5})
     results = [run(tiny_model("qwen3_5", torch.bfloat16), LESSONS, settings, POOL) for _ in range(2)]
     assert results[0].losses == results[1].losses
     assert results[0].outcomes == results[1].outcomes
@@ -257,7 +257,7 @@ def test_too_long_examples_and_missing_replay_are_refused() -> None:
     with pytest.raises(ContextTooLong, match="replay example 1: expected at most 24 tokens, got 29"):
         run(model, (example(1, context=4),), PLAIN, (example(2, context=4), POOL[1]))
     with pytest.raises(ReplayError):
-        run(model, LESSONS, PLAIN.model_copy(update={"replay_share": 0.25}))
+        run(model, LESSONS, PLAIN.model_copy(update={"replay": 0.25}))
 
 
 @pytest.mark.parametrize(("context", "continuation"), [(1, 1), (1, 4), (2, 1), (20, 1)])

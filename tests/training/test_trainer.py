@@ -31,7 +31,7 @@ EXAMPLES = tuple(
 
 
 def request(session: str = "s1", *, dry_run: bool = False, **settings: object) -> RunSession:
-    chosen = TrainingSettings.model_validate({"lr": 1e-3, "loss_gate": None, "replay_share": 0.0, **settings})
+    chosen = TrainingSettings.model_validate({"lr": 1e-3, "gate": None, "replay": 0.0, **settings})
     return RunSession(
         session, EXAMPLES, (), chosen.model_dump(mode="json"), "test", "ada", ("l1", "l2"), dry_run
     )

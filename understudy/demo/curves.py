@@ -97,7 +97,7 @@ def draw_curves(
     by_name = {behaviour.name: behaviour for behaviour in behaviours}
     watched = [by_name[name] for name in ("accepts", "pushes_back", "accepts_harm")]
     guarded = laboratory.settings
-    bare = guarded.model_copy(update={"loss_gate": None, "replay_share": 0.0})
+    bare = guarded.model_copy(update={"gate": None, "replay": 0.0})
     arms: dict[str, list[Point]] = {}
     for name, settings in (("with", guarded), ("without", bare)):
         arms[name] = []

@@ -157,7 +157,7 @@ class TrainingService:
         Raises ApiError for examples or settings that cannot be used, TrainingFailed when `wait` and the
         trainer undid it.
         """
-        settings = await self.settings({**overrides, **({} if replay else {"replay_share": 0.0})})
+        settings = await self.settings({**overrides, **({} if replay else {"replay": 0.0})})
         self._preparation.check(request.examples)
         complete = msgspec.structs.replace(
             request,
@@ -206,7 +206,7 @@ class TrainingService:
             raise ApiError(503, self._stopped, code="trainer_unavailable")
         base = self.workspace.settings.training.model_dump()
         if not await asyncio.to_thread(self._preparation.rehearsals):
-            base["replay_share"] = 0.0  # there is nothing to rehearse; the answer's settings say so
+            base["replay"] = 0.0  # there is nothing to rehearse; the answer's settings say so
         try:
             return TrainingSettings.model_validate({**base, **overrides})
         except ValidationError as error:

@@ -40,7 +40,7 @@ class Replay:
             raise ReplayError(
                 f"expected {' and '.join(missing)} examples in the replay pool for a replay share of "
                 f"{self.share:g} and a contrast share of {self.contrast_share:g}, got {kept} kept and "
-                f"{len(self.pool) - kept} other: add some, or set replay_share to 0"
+                f"{len(self.pool) - kept} other: add some, or set replay to 0"
             )
 
     def due(self, lesson: int) -> tuple[Example, ...]:

@@ -93,7 +93,7 @@ def run_session(
 
     A step's loss is the mean over the tokens of the lesson and of the replay due with it, each token
     weighing its example's `weight`. An example whose mean negative log-likelihood is already under
-    `settings.loss_gate` is gated: no step is taken and its replay is not shown, since replay alone would
+    `settings.gate` is gated: no step is taken and its replay is not shown, since replay alone would
     move the weights for nothing.
 
     `replay` is the pool to draw on; `lessons_before` how many lessons earlier sessions had, so that the
@@ -106,7 +106,7 @@ def run_session(
     """
     started = time.perf_counter()
     objective = find_objective(settings.objective)
-    schedule = Replay(tuple(replay), settings.replay_share, settings.contrast_share, settings.seed)
+    schedule = Replay(tuple(replay), settings.replay, settings.contrast_share, settings.seed)
     for place, example in enumerate([*examples, *replay]):
         _check(model, example, place, len(examples))
     lessons = [place for _ in range(settings.epochs) for place in range(len(examples))]
@@ -171,7 +171,7 @@ def _step(
     tokens = len(lesson.continuation_ids)
     chosen = _log_probabilities(model, lesson)
     known = -chosen.detach().mean().item()
-    if settings.loss_gate is not None and known < settings.loss_gate:
+    if settings.gate is not None and known < settings.gate:
         return StepReport(step, of, known, tokens, 0.0, True, time.perf_counter() - started, 0)
 
     shown = [lesson, *replayed]
