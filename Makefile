@@ -51,6 +51,10 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/conversation_reading.py
 	$(BIN)/python benchmarks/conversation_reply.py
+	$(BIN)/python benchmarks/thread_trie.py
+	$(BIN)/python benchmarks/weight_history.py
+	$(BIN)/python benchmarks/merging.py
+	$(BIN)/python benchmarks/correction_latency.py
 
 pocket: $(VENV)/installed ## rebuild the pocket model from nothing
 	$(BIN)/python -m understudy.pocket.build --out build/pocket
