@@ -1,5 +1,6 @@
 """One copy of the weights, whoever looks."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from understudy.weights import MappingBroken, SharedWeights, WeightsMismatch
+from understudy.weights import MappingBroken, SharedWeights, WeightsMismatch, find_mappings
 
 
 class Tied(nn.Module):
@@ -82,6 +83,37 @@ def test_another_process_writes_and_this_one_sees_it(model: Tied, shared: Shared
     assert (shared.step, shared.dirty) == (7, True)
 
 
+def test_the_header_names_the_live_commit_to_every_process(shared: SharedWeights) -> None:
+    assert SharedWeights.attach(shared.manifest).commit is None
+    program = (
+        "import sys; from pathlib import Path; from understudy.weights import SharedWeights\n"
+        "w = SharedWeights.attach(Path(sys.argv[1])); w.commit = '00ab12cd34ef'; print(w.model)"
+    )
+    command = [sys.executable, "-c", program, str(shared.manifest)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "None"
+    assert shared.commit == "00ab12cd34ef"
+    for identity in ("000000000000", "ffffffffffff", None):
+        shared.commit = identity
+        assert SharedWeights.attach(shared.manifest).commit == identity
+
+
+def test_a_mapping_is_found_by_its_model_directory(tmp_path: Path) -> None:
+    source, link = tmp_path / "model", tmp_path / "link"
+    source.mkdir()
+    link.symlink_to(source)
+    assert find_mappings(source) == []
+    weights = SharedWeights.create(Tied(), source)
+    assert find_mappings(source) == find_mappings(link) == [weights.manifest]
+    assert find_mappings(tmp_path) == []
+    found = SharedWeights.attach(weights.manifest)
+    assert found.model == source and found.aliases == {"head.weight": "embed.weight"}
+    manifest = json.loads(weights.manifest.read_text())
+    assert manifest["model"] == str(source)
+    assert manifest["tensors"]["middle.bias"].keys() == {"dtype", "shape", "offset"}
+    weights.close()
+    assert find_mappings(source) == []
+
+
 def test_only_this_user_may_open_the_files(shared: SharedWeights) -> None:
     assert shared.directory.stat().st_mode & 0o077 == 0
     assert (shared.directory / "weights.bin").stat().st_mode & 0o077 == 0
@@ -120,6 +152,25 @@ def test_files_of_a_dead_owner_are_removed_by_the_next(model: Tied, how: signal.
     after.close()
 
 
+def test_what_a_process_left_that_died_while_it_began_is_removed(model: Tied) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, torch; import understudy.weights.shared as s\n"
+            "s._lock = lambda file: (print(file.parent, flush=True), os._exit(1))\n"
+            "s.SharedWeights.create(torch.nn.Linear(3, 3))",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    left = Path(done.stdout.strip())
+    assert left.is_dir() and not list(left.iterdir())
+    SharedWeights.create(model).close()
+    assert not left.exists()
+
+
 def test_a_model_of_another_shape_is_refused(shared: SharedWeights) -> None:
     with pytest.raises(WeightsMismatch, match=r"embed.weight: expected \(11, 4\)"):
         shared.bind(Tied(width=4))
@@ -139,5 +190,5 @@ def test_a_missing_or_short_mapping_is_refused(shared: SharedWeights, tmp_path: 
     with pytest.raises(MappingBroken, match="expected the manifest"):
         SharedWeights.attach(tmp_path / "manifest.json")
     os.truncate(shared.directory / "weights.bin", 100)
-    with pytest.raises(MappingBroken, match="found format 1 and 100 bytes"):
+    with pytest.raises(MappingBroken, match="found format 2 and 100 bytes"):
         SharedWeights.attach(shared.manifest)

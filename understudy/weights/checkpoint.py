@@ -1,82 +1,159 @@
-"""A model directory's tensors: its safetensors files, read and replaced whole."""
+"""A model directory's tensors: which lies where in its safetensors files, and reading them."""
 
 import hashlib
 import json
+import math
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
 
+from understudy.weights.delta import raw_bytes, read_header
 from understudy.weights.errors import HistoryBroken, WeightsMismatch
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: `start` and `end` count bytes from the beginning of the file."""
+
+    file: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """What tells quickly that a file is the one we know."""
+
+    size: int
+    modified: int
+    inode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> "FileStat":
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Which tensor lies in which file of a model directory."""
+    """Which tensor lies in which file of a model directory, as a reader of the directory sees it."""
 
     directory: Path
     files: Mapping[str, tuple[str, ...]]
-    """File name -> the names of its tensors."""
+    """File name -> the names of its tensors, in the order of the file."""
+    places: Mapping[str, StoredTensor]
+    headers: Mapping[str, int]
+    """File name -> how many bytes stand before its tensors."""
+    sharded: bool
 
     @classmethod
     def open(cls, directory: Path) -> "Checkpoint":
-        """Read the headers of all safetensors files; raises HistoryBroken when there is none."""
+        """Read the headers of the files that Hugging Face's loader would take.
+
+        That is `model.safetensors`, else what the index names, else the only safetensors file. Raises
+        HistoryBroken when there is none of these, or one is not what it should be.
+        """
+        return cls._of(directory, *_visible(directory))
+
+    @classmethod
+    def open_source(cls, source: Path) -> "Checkpoint":
+        """The tensors of a model directory, or of one safetensors file."""
+        return cls._of(source.parent, [source.name], False) if source.is_file() else cls.open(source)
+
+    @classmethod
+    def _of(cls, directory: Path, names: list[str], sharded: bool) -> "Checkpoint":
         files: dict[str, tuple[str, ...]] = {}
-        for file in sorted(directory.glob("*.safetensors")):
-            with safe_open(file, "pt") as held:
-                files[file.name] = tuple(held.keys())
-        if not files:
-            raise HistoryBroken(
-                f"expected *.safetensors in {directory}, found none: is it a model directory?"
-            )
-        return cls(directory, files)
+        places: dict[str, StoredTensor] = {}
+        headers: dict[str, int] = {}
+        for file in names:
+            described, headers[file] = read_header(directory / file)
+            held = {name: _stored(directory / file, name, entry) for name, entry in described.items()}
+            files[file] = tuple(sorted(held, key=lambda name: (held[name].start, name)))
+            places |= held
+        return cls(directory, files, places, headers, sharded)
 
     @property
-    def names(self) -> set[str]:
-        return {name for names in self.files.values() for name in names}
+    def names(self) -> tuple[str, ...]:
+        """Every tensor, file by file, in the order of the file."""
+        return tuple(name for names in self.files.values() for name in names)
 
-    def tensors(self, file: str) -> Iterator[tuple[str, torch.Tensor]]:
-        """The tensors of one file with their names, one at a time: a model may outgrow free memory."""
-        with safe_open(self.directory / file, "pt") as held:
-            for name in self.files[file]:
-                yield name, held.get_tensor(name)
+    def stats(self) -> dict[str, FileStat]:
+        """What the files look like from outside, now."""
+        return {file: FileStat.of((self.directory / file).stat()) for file in self.files}
 
-    def write_aside(self, file: str, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Write a file's successor beside it, synced, under the name `<file>.new`.
+    @contextmanager
+    def reading(self) -> Iterator["OpenTensors"]:
+        """Keep all files open. A file that is replaced meanwhile stays readable here, unchanged."""
+        with ExitStack() as stack:
+            handles: dict[str, int] = {}
+            for file in self.files:
+                handles[file] = os.open(self.directory / file, os.O_RDONLY | os.O_CLOEXEC)
+                stack.callback(os.close, handles[file])
+            yield OpenTensors(self, handles)
 
-        The header and the order of the tensors stay as they are, so the same values give the same bytes.
-        """
-        aside = self.directory / f"{file}.new"
-        shutil.copyfile(self.directory / file, aside)
-        with aside.open("r+b") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length))
-            for name, tensor in tensors:
-                start, end = header[name]["data_offsets"]
-                raw = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-                if len(raw) != end - start:
-                    raise WeightsMismatch(f"{name}: expected {end - start} bytes for {file}, got {len(raw)}")
-                stream.seek(8 + length + start)
-                stream.write(raw)
-        sync(aside)
 
-    def adopt_aside(self, file: str, digest: str) -> bool:
-        """Put the successor in its place if it is there and is what `digest` says; False otherwise."""
-        aside = self.directory / f"{file}.new"
-        if not aside.is_file() or self.digest(aside.name) != digest:
-            return False
-        aside.rename(self.directory / file)
-        sync(self.directory)
-        return True
+class OpenTensors:
+    """The tensors of files that are held open, read one at a time: a model may outgrow free memory."""
 
-    def digest(self, file: str) -> str:
-        """SHA-256 of one file's bytes."""
-        with (self.directory / file).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+    def __init__(self, checkpoint: Checkpoint, handles: Mapping[str, int]) -> None:
+        self.checkpoint = checkpoint
+        self._handles = handles
+
+    def stats(self) -> dict[str, FileStat]:
+        return {file: FileStat.of(os.fstat(handle)) for file, handle in self._handles.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, in memory of its own."""
+        place = self.checkpoint.places[name]
+        if not place.size_bytes:
+            return torch.empty(place.shape, dtype=place.dtype)
+        raw = self.raw(place.file, place.start, place.size_bytes)
+        return torch.frombuffer(raw, dtype=place.dtype).view(place.shape)
+
+    def raw(self, file: str, start: int, size: int) -> bytearray:
+        """Bytes of a file. Raises HistoryBroken when it ends before."""
+        buffer = bytearray(size)
+        view, at = memoryview(buffer), start
+        while view:
+            count = os.preadv(self._handles[file], [view], at)
+            if not count:
+                raise HistoryBroken(
+                    f"expected {size} bytes at {start} in {self.checkpoint.directory / file}: it is cut short"
+                )
+            view, at = view[count:], at + count
+        return buffer
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes."""
+    return hashlib.sha256(raw_bytes(tensor).data).hexdigest()
 
 
 def stored_form(tensor: torch.Tensor, stored: torch.Tensor, name: str) -> torch.Tensor:
@@ -94,10 +171,45 @@ def stored_form(tensor: torch.Tensor, stored: torch.Tensor, name: str) -> torch.
     return converted
 
 
-def sync(path: Path) -> None:
-    """Flush a file or a directory to disk."""
-    handle = os.open(path, os.O_RDONLY)
+def read_index(directory: Path) -> dict[str, Any]:
+    """The index of a sharded model. Raises HistoryBroken when it is none."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        index: dict[str, Any] = json.loads((directory / INDEX).read_text())
+        if not all(isinstance(file, str) for file in index["weight_map"].values()):
+            raise TypeError("weight_map must name files")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise HistoryBroken(f"expected an index with a weight_map in {directory / INDEX}: {error}") from error
+    return index
+
+
+def _visible(directory: Path) -> tuple[list[str], bool]:
+    if (directory / SINGLE).exists():
+        return [SINGLE], False
+    if (directory / INDEX).exists():
+        named = sorted(set(read_index(directory)["weight_map"].values()))
+        missing = [file for file in named if not (directory / file).is_file()]
+        if missing:
+            raise HistoryBroken(
+                f"expected {missing[:4]} in {directory}, which its index names; found no such file"
+            )
+        return named, True
+    found = sorted(file.name for file in directory.glob("*.safetensors"))
+    if len(found) != 1:
+        raise HistoryBroken(
+            f"expected {SINGLE}, or shards with {INDEX}, or one *.safetensors in {directory}; found "
+            f"{', '.join(found) or 'none'}: is it a model directory?"
+        )
+    return found, False
+
+
+def _stored(file: Path, name: str, entry: Mapping[str, Any]) -> StoredTensor:
+    dtype = _DTYPES.get(entry["dtype"])
+    if dtype is None:
+        raise HistoryBroken(f"{name} in {file}: expected one of {sorted(_DTYPES)}, found {entry['dtype']}")
+    start, end = entry["data_offsets"]
+    place = StoredTensor(file.name, dtype, tuple(entry["shape"]), start, end)
+    if math.prod(place.shape) * dtype.itemsize != place.size_bytes:
+        raise HistoryBroken(
+            f"{name} in {file}: its shape {place.shape} does not fit {place.size_bytes} bytes"
+        )
+    return place

@@ -18,11 +18,15 @@ class HistoryBroken(WeightsError, RuntimeError):
 
 
 class HistoryBusy(WeightsError, BlockingIOError):
-    """Another process serves and teaches this model directory."""
+    """Another process serves or teaches this model directory."""
+
+
+class StorageFailed(WeightsError, OSError):
+    """The disk took no more: full, or failing. What was being written is not there; the rest is as before."""
 
 
 class UnknownCommit(WeightsError, KeyError):
-    """A weight commit that this history does not hold."""
+    """A weight commit that this history does not hold, or no longer leads to."""
 
     def __str__(self) -> str:
         return str(self.args[0])

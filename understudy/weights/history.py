@@ -1,101 +1,73 @@
 """The history of a model directory: weight commits, each with a delta that leads both ways.
 
-Under `<model>/.understudy/`: `commits/<number>-<id>.json` (a record), `commits/<id>.delta` and `HEAD`.
-A commit exists from the moment its record is renamed into place. Everything before that is invisible;
-everything after it (replacing the tensors, moving HEAD) is finished by `WeightHistory.open` if it was
-cut off, since the delta leads from the old bytes to the new ones.
+A commit writes a delta and a record under `<model>/.understudy/commits/`, and exists from the moment its
+record is renamed into place. The directory's own files follow later, by a sync; until then the deltas of
+the pending commits are the journal that leads from what the files hold to the newest commit.
 """
 
-import hashlib
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from understudy.weights.checkpoint import Checkpoint, stored_form, sync
-from understudy.weights.delta import apply, difference, read_delta, write_delta
+from understudy.weights.checkpoint import Checkpoint, digest, stored_form
+from understudy.weights.delta import RawBytes, raw_bytes
+from understudy.weights.disk import Disk, storing
 from understudy.weights.errors import HistoryBroken, UnknownCommit, WeightsMismatch
+from understudy.weights.recording import ahead_file, draft_file, drafting
+from understudy.weights.records import (
+    FilesState,
+    WeightCommit,
+    write_base,
+    write_record,
+    write_state,
+)
+from understudy.weights.recovery import remove_leftovers
+from understudy.weights.syncing import Sync, SyncReport, put_away
+from understudy.weights.viewing import HistoryView
 
-ID_LENGTH = 12
-
-
-@dataclass(frozen=True, slots=True)
-class WeightCommit:
-    """One recorded change of the weights.
-
-    `before` and `after` are SHA-256 by file name; `update_norm` is the 2-norm of the change.
-    """
-
-    id: str
-    number: int
-    parent: str | None
-    created: str
-    message: str
-    author: str
-    session: str | None
-    lessons: tuple[str, ...]
-    before: Mapping[str, str]
-    after: Mapping[str, str]
-    update_norm: float
-    details: Mapping[str, Any] = field(default_factory=dict)
+Values = Callable[[str, torch.Tensor, torch.Tensor], torch.Tensor]
+"""A tensor's new value from its name, its value in the files, and its value at the newest commit."""
+Progress = Callable[[int, int], None]
+"""Told how many tensors are done, of how many."""
 
 
-class WeightHistory:
-    """The weight commits of one model directory, oldest first. One process writes at a time: the trainer."""
+def _silent(done: int, of: int) -> None:
+    return
 
-    def __init__(self, checkpoint: Checkpoint, root: Path, commits: list[WeightCommit]) -> None:
-        self.checkpoint = checkpoint
-        self._root = root
-        self._commits = commits
+
+class WeightHistory(HistoryView):
+    """The weight commits of one model directory, to be continued. One process does that: the trainer."""
+
+    def __init__(self, directory: Path, disk: Disk) -> None:
+        super().__init__(directory)
+        self._disk = disk
+        self.brought = SyncReport(None, (), 0, 0, 0, 0.0)
+        """What opening had to sync."""
 
     @classmethod
-    def open(cls, directory: Path) -> "WeightHistory":
-        """Open, create where there is none, and finish a commit that was cut off.
+    def open(
+        cls, directory: Path, *, disk: Disk | None = None, progress: Progress = _silent
+    ) -> "WeightHistory":
+        """Open to write: create where there is none, clear up what was cut off, bring the files up to date.
 
-        Raises HistoryBroken when the tensors are those of no commit: someone else changed them.
+        Raises HistoryBroken when the files' tensors are those of no commit: someone else changed them.
         """
-        checkpoint = Checkpoint.open(directory)
-        root = directory / ".understudy"
-        (root / "commits").mkdir(parents=True, exist_ok=True)
-        history = cls(checkpoint, root, list(read_commits(directory)))
-        history._settle()
+        history = cls(directory, disk or Disk())
+        with storing("the history", directory):
+            history._clear_up()
+        history.brought = history.sync(progress=progress)
         return history
 
-    @property
-    def commits(self) -> tuple[WeightCommit, ...]:
-        return tuple(self._commits)
+    @staticmethod
+    def view(directory: Path) -> HistoryView:
+        """Open to read, also beside a process that writes."""
+        return HistoryView(directory)
 
-    @property
-    def head(self) -> str | None:
-        """The id of the newest commit; None before the first."""
-        return self._commits[-1].id if self._commits else None
-
-    def check(self, names: Iterable[str]) -> None:
-        """Raises WeightsMismatch unless every tensor of the files is among `names`."""
-        missing = sorted(self.checkpoint.names - set(names))
-        if missing:
-            raise WeightsMismatch(
-                f"expected tensors for {missing[:4]} and {len(missing)} in all, which the files hold; the "
-                "loaded model has none of that name, so what it learns could not be written back"
-            )
-
-    def commit_of(self, session: str) -> WeightCommit | None:
-        """The commit that a training session made, if it made one."""
-        return next((c for c in self._commits if c.session == session), None)
-
-    def find(self, prefix: str) -> WeightCommit:
-        """The commit whose id starts with `prefix`; raises UnknownCommit unless there is exactly one."""
-        found = [c for c in self._commits if c.id.startswith(prefix)]
-        if len(found) != 1 or not prefix:
-            known = ", ".join(c.id for c in self._commits[-5:]) or "none yet"
-            raise UnknownCommit(
-                f"expected the id of one weight commit, {prefix!r} fits {len(found)}; newest: {known}"
-            )
-        return found[0]
+    # ------------------------------------------------------------------ writing
 
     def commit(
         self,
@@ -107,169 +79,193 @@ class WeightHistory:
         session: str | None = None,
         lessons: tuple[str, ...] = (),
         details: Mapping[str, Any] | None = None,
+        progress: Progress = _silent,
     ) -> WeightCommit:
-        """Record `tensors` as the new state of the model directory.
+        """Record `tensors` as the newest state of the weights. The files follow at the next sync.
 
         `created` is a UTC time in ISO form. Raises WeightsMismatch when names or shapes do not fit the
-        directory, or when its files cannot hold the values exactly.
+        directory or its element types cannot hold the values, StorageFailed when the disk is full.
         """
         self.check(tensors.keys())
-        before = {file: self.checkpoint.digest(file) for file in self.checkpoint.files}
-        changes: dict[str, torch.Tensor] = {}
-        fingerprint = hashlib.sha256(json.dumps([self.head, session, created, message]).encode())
-        squares = 0.0
-        for file in self.checkpoint.files:
-            for name, stored in self.checkpoint.tensors(file):
-                new = stored_form(tensors[name], stored, name)
-                squares += float((new.double() - stored.double()).square().sum())
-                changes[name] = difference(stored, new)
-                fingerprint.update(changes[name].numpy().tobytes())
-        identity = fingerprint.hexdigest()[:ID_LENGTH]
-        aside = self._root / "commits" / f"{identity}.delta.new"
-        write_delta(aside, changes)
-        sync(aside)
-        aside.rename(self._delta(identity))
-        record = WeightCommit(
-            id=identity,
-            number=len(self._commits) + 1,
-            parent=self.head,
-            created=created,
-            message=message,
-            author=author,
-            session=session,
-            lessons=lessons,
-            before=before,
-            after=self._digests_after(changes),
-            update_norm=math.sqrt(squares),
-            details=dict(details or {}),
+        about = WeightCommit(
+            "", 0, None, created, message, author, session, lessons, {}, 0.0, dict(details or {})
         )
-        self._write_record(record)
-        self._commits.append(record)
-        self._settle()
-        return record
+        return self._record(lambda name, stored, _: stored_form(tensors[name], stored, name), about, progress)
 
     def restore(
-        self, tensors: Mapping[str, torch.Tensor], to: str | None, *, author: str, created: str
+        self,
+        tensors: Mapping[str, torch.Tensor] | None,
+        to: str | None,
+        *,
+        author: str,
+        created: str,
+        message: str | None = None,
+        session: str | None = None,
+        progress: Progress = _silent,
     ) -> WeightCommit:
-        """Bring the directory and the live `tensors` back to commit `to` (None: before the first), exactly.
+        """Bring the weights back to commit `to` (None: as the model came), bit for bit.
 
-        This is itself a commit, so that nothing is ever lost. Raises UnknownCommit.
+        `tensors` are the live ones, if there are any. This is itself a commit, so nothing is ever lost.
+        Raises UnknownCommit.
         """
         target = None if to is None else self.find(to)
-        undone = [c for c in self._commits if target is None or c.number > target.number]
-        if not undone:
+        if (target.id if target else None) == self.head:
             raise UnknownCommit(
-                f"expected a commit older than the newest, {to!r} is the newest: nothing to restore"
+                f"expected a commit other than the newest, {to!r} is what the weights are: nothing to restore"
             )
-        stored = dict(pair for file in self.checkpoint.files for pair in self.checkpoint.tensors(file))
-        for commit in reversed(undone):
-            for name, packed in read_delta(self._delta(commit.id)).items():
-                stored[name] = apply(stored[name], packed)
-        goal = undone[0].before
-        record = self.commit(
-            stored,
-            message=f"Restore {target.id if target else 'the model as it came'}",
-            author=author,
-            created=created,
-            details={"restores": target.id if target else None},
-        )
-        if record.after != goal:
-            raise HistoryBroken(
-                f"expected {goal} after restoring {to!r}, got {record.after}: the history is damaged"
+        expected = self.hashes_at(target.id if target else None)
+        chain = self.chain(target.number if target else 0)
+
+        def value(name: str, stored: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            found = chain.lead(name, stored)
+            if digest(found) != expected[name]:
+                raise HistoryBroken(
+                    f"{name}: the deltas do not lead back to what it was at {to!r}: nothing was changed; "
+                    "run `understudy weights verify`"
+                )
+            return found
+
+        about = WeightCommit(
+            "", 0, None, created,
+            message or f"Restore {target.id if target else 'the model as it came'}",
+            author, session, (), {}, 0.0, {"restores": target.id if target else None},
+        )  # fmt: skip
+        made = self._record(value, about, progress)
+        if tensors is not None:
+            self.load(tensors)
+        return made
+
+    def adopt(
+        self,
+        tensors: Mapping[str, torch.Tensor] | None,
+        source: Path,
+        *,
+        message: str,
+        author: str,
+        created: str,
+        session: str | None = None,
+        details: Mapping[str, Any] | None = None,
+        progress: Progress = _silent,
+    ) -> WeightCommit:
+        """Take the values of another model directory, or of one safetensors file, as a commit.
+
+        Names, shapes and element types must be the same, else WeightsMismatch. `tensors` are the live
+        ones, if there are any: they follow.
+        """
+        other = Checkpoint.open_source(source)
+        self._fits(other, source)
+        about = WeightCommit("", 0, None, created, message, author, session, (), {}, 0.0, dict(details or {}))
+        with other.reading() as theirs:
+            made = self._record(lambda name, _, __: theirs.read(name), about, progress)
+        if tensors is not None:
+            self.load(tensors)
+        return made
+
+    def sync(self, *, progress: Progress = _silent) -> SyncReport:
+        """Bring the directory's own files to the newest commit. Does nothing when they are there.
+
+        Raises StorageFailed, with the files as they were.
+        """
+        if self._state is None or not self.pending:
+            return SyncReport(self.head, (), 0, 0, 0, 0.0)
+        disk, newest = self._disk, self._commits[-1]
+        with storing("the spares", self.directory):
+            put_away(disk, self._folder, self.checkpoint)
+        with self.reading() as files:
+            chain = self.chain(newest.number)
+
+            def value(name: str) -> RawBytes:
+                tensor = chain.lead(name, files.read(name))
+                if digest(tensor) != newest.tensors[name]:
+                    raise HistoryBroken(
+                        f"{name}: the deltas do not lead to what was committed; the files were left as they "
+                        "are; run `understudy weights verify`"
+                    )
+                return raw_bytes(tensor)
+
+            now = self.hashes_at(self.synced)
+            moved = frozenset(name for name, after in newest.tensors.items() if now[name] != after)
+            sync = Sync(disk, self._folder, files, newest, moved, value)
+            self._state, report = sync.run(progress)
+        self._cumulative = None
+        self.checkpoint = Checkpoint.open(self.directory)
+        with suppress(OSError):
+            disk.remove(self._folder.cumulative)
+        return report
+
+    # ------------------------------------------------------------------ inside
+
+    def _clear_up(self) -> None:
+        disk, folder = self._disk, self._folder
+        folder.make(disk)
+        remove_leftovers(disk, folder, self._commits)
+        if self._state is not None:
+            write_state(disk, folder.synced, self._state)
+            disk.remove(folder.syncing)
+        put_away(disk, folder, self.checkpoint)
+
+    def _fits(self, other: Checkpoint, source: Path) -> None:
+        for name, place in self.checkpoint.places.items():
+            theirs = other.places.get(name)
+            if theirs is None or (theirs.shape, theirs.dtype) != (place.shape, place.dtype):
+                found = f"{theirs.shape} {theirs.dtype}" if theirs else "nothing of that name"
+                raise WeightsMismatch(f"{name}: expected {place.shape} {place.dtype}, {source} has {found}")
+        if extra := sorted(set(other.places) - set(self.checkpoint.places)):
+            raise WeightsMismatch(
+                f"expected only tensors that {self.directory} has, {source} has {extra[:4]}"
             )
-        self.load(tensors)
-        return record
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copy the directory's tensors over the live ones, in place."""
-        with torch.no_grad():
-            for file in self.checkpoint.files:
-                for name, stored in self.checkpoint.tensors(file):
-                    tensors[name].copy_(stored)
+    def _record(self, values: Values, about: WeightCommit, progress: Progress) -> WeightCommit:
+        """Write the delta from the newest commit to `values`, then the record: the story of every commit."""
+        disk, folder = self._disk, self._folder
+        with storing("the weight commit", self.directory), self.reading() as files:
+            put_away(disk, folder, self.checkpoint)
+            before = self._commits[-1].tensors if self._commits else {}
+            sizes = {name: place.size_bytes for name, place in self.checkpoint.places.items()}
+            chain = self.chain(len(self._commits))
+            with drafting(disk, folder, sizes, before, behind=bool(self.pending)) as draft:
+                for done, name in enumerate(self.checkpoint.names, start=1):
+                    stored = files.read(name)
+                    parent = chain.lead(name, stored)
+                    draft.take(name, stored, parent, values(name, stored, parent))
+                    progress(done, len(sizes))
+                if not self._commits:
+                    write_base(disk, folder, draft.base)
+                    self._state = FilesState(None, files.stats())
+                    write_state(disk, folder.synced, self._state)
+                draft.finish()
+                commit = replace(
+                    about,
+                    number=len(self._commits) + 1,
+                    parent=self.head,
+                    tensors=draft.hashes,
+                    update_norm=draft.norm,
+                ).identified()
+                self._publish(commit)
+                self._lead_ahead(commit)
+        return commit
 
-    # ------------------------------------------------------------------ files
+    def _publish(self, commit: WeightCommit) -> None:
+        """The delta under its name, then the record: with that the commit exists."""
+        disk, folder = self._disk, self._folder
+        disk.rename(draft_file(folder), folder.delta(commit.id))
+        try:
+            disk.sync_directory(folder.commits)
+            write_record(disk, folder, commit)
+        except OSError:
+            with suppress(OSError):  # a delta may go only when its record is gone for certain
+                disk.sync_directory(folder.commits)
+                disk.remove(folder.delta(commit.id))
+            raise
+        self._commits.append(commit)
 
-    def _delta(self, identity: str) -> Path:
-        return self._root / "commits" / f"{identity}.delta"
-
-    def _write_record(self, record: WeightCommit) -> None:
-        file = self._root / "commits" / f"{record.number:06d}-{record.id}.json"
-        aside = file.with_suffix(".new")
-        aside.write_text(json.dumps(asdict(record), indent=1, sort_keys=True))
-        sync(aside)
-        aside.rename(file)
-        sync(file.parent)
-
-    def _digests_after(self, changes: Mapping[str, torch.Tensor]) -> dict[str, str]:
-        """Write the new tensors aside and hash them, so that the record can promise the bytes to come."""
-        digests = {}
-        for file in self.checkpoint.files:
-            self._write_aside(file, changes)
-            digests[file] = self.checkpoint.digest(f"{file}.new")
-        return digests
-
-    def _write_aside(self, file: str, changes: Mapping[str, torch.Tensor]) -> None:
-        after = ((name, apply(stored, changes[name])) for name, stored in self.checkpoint.tensors(file))
-        self.checkpoint.write_aside(file, after)
-
-    def _settle(self) -> None:
-        """Make the directory what the newest record says it is."""
-        if not self._commits:
-            return
-        newest = self._commits[-1]
-        for file in self.checkpoint.files:
-            found = self.checkpoint.digest(file)
-            if found == newest.after[file]:
-                continue
-            if found != newest.before[file]:
-                raise HistoryBroken(
-                    f"{self.checkpoint.directory / file} belongs to no known commit: expected SHA-256 "
-                    f"{newest.after[file][:12]}..., found {found[:12]}...; it was changed from outside. "
-                    f"Put it back, or move {self._root} away to begin a new history"
-                )
-            self._advance(file, newest)
-        self._point_head(newest.id)
-
-    def _advance(self, file: str, commit: WeightCommit) -> None:
-        if not self.checkpoint.adopt_aside(file, commit.after[file]):
-            self._write_aside(file, read_delta(self._delta(commit.id)))
-            if not self.checkpoint.adopt_aside(file, commit.after[file]):
-                raise HistoryBroken(
-                    f"the delta of {commit.id} does not lead to the bytes it promised for {file}"
-                )
-
-    def _point_head(self, identity: str) -> None:
-        head = self._root / "HEAD"
-        if head.is_file() and head.read_text().strip() == identity:
-            return
-        aside = self._root / "HEAD.new"
-        aside.write_text(identity + "\n")
-        sync(aside)
-        aside.rename(head)
-        sync(self._root)
-
-
-def lessons_held(commits: Sequence[WeightCommit]) -> frozenset[str]:
-    """The lessons that the weights of the newest commit have learned: those of all commits not undone."""
-    held: dict[str | None, frozenset[str]] = {None: frozenset()}
-    for commit in commits:
-        if "restores" in commit.details:
-            held[commit.id] = held[commit.details["restores"]]
+    def _lead_ahead(self, commit: WeightCommit) -> None:
+        """What leads from the files to this commit at once: its own delta, or the one drafted beside it."""
+        folder = self._folder
+        self._cumulative = None
+        if len(self.pending) == 1:
+            self._cumulative = folder.delta(commit.id)
         else:
-            held[commit.id] = held[commit.parent] | set(commit.lessons)
-    return held[commits[-1].id if commits else None]
-
-
-def read_commits(directory: Path) -> tuple[WeightCommit, ...]:
-    """The weight commits of a model directory, oldest first, without touching anything."""
-    return tuple(
-        _read_record(file) for file in sorted((directory / ".understudy" / "commits").glob("*.json"))
-    )
-
-
-def _read_record(file: Path) -> WeightCommit:
-    try:
-        held = json.loads(file.read_text())
-        return WeightCommit(**{**held, "lessons": tuple(held["lessons"])})
-    except (ValueError, TypeError, KeyError) as error:
-        raise HistoryBroken(f"expected a weight commit's record in {file}: {error}") from error
+            with suppress(OSError):  # the commit stands; without this its successor reads more deltas
+                self._disk.rename(ahead_file(folder), folder.cumulative)
+                self._cumulative = folder.cumulative

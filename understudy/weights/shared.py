@@ -1,7 +1,8 @@
 """A model's parameters in one file mapping that several processes read and write without locks.
 
-The file starts with a header of `HEADER_BYTES`: three 64-bit integers (format, step, dirty). Then the
-tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names every tensor.
+The file starts with a header of `HEADER_BYTES`: four 64-bit integers (format, step, dirty, commit). Then
+the tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names every tensor
+with its shape, element type and offset, and the model directory that they came from.
 Reads and writes race on purpose (HOGWILD, arXiv 1106.5730): a reader may see a tensor half updated,
 which is a mixture of two nearby models and never an invalid number.
 """
@@ -22,8 +23,9 @@ import torch
 from torch import nn
 
 from understudy.weights.errors import MappingBroken, WeightsMismatch
+from understudy.weights.records import ID_LENGTH
 
-FORMAT = 1
+FORMAT = 2
 HEADER_BYTES = 4096
 ALIGNMENT = 256
 MEMORY_DIRECTORY = Path("/dev/shm")
@@ -56,8 +58,10 @@ class SharedWeights:
         places: Mapping[str, Place],
         aliases: Mapping[str, str],
         lock: int | None,
+        model: Path | None,
     ) -> None:
         self.directory = directory
+        self.model = model
         self.aliases = dict(aliases)
         self._header = buffer[:HEADER_BYTES].view(torch.int64)
         self._lock = lock
@@ -72,8 +76,11 @@ class SharedWeights:
     # ------------------------------------------------------------------ making and finding
 
     @classmethod
-    def create(cls, model: nn.Module) -> "SharedWeights":
-        """Move `model`'s parameters into a new mapping; its Parameter objects stay, tied ones stay tied."""
+    def create(cls, model: nn.Module, source: Path | None = None) -> "SharedWeights":
+        """Move `model`'s parameters into a new mapping; its Parameter objects stay, tied ones stay tied.
+
+        `source` is the model directory that they came from, for tools to find the mapping by.
+        """
         parameters, aliases = _distinct(model)
         places, size = _lay_out(parameters)
         directory = _own_directory(size)
@@ -82,13 +89,14 @@ class SharedWeights:
         buffer = _map(directory / "weights.bin", size)
         manifest = {
             "format": FORMAT,
+            "model": str(source.resolve()) if source else None,
             "size_bytes": size,
             "aliases": aliases,
             "tensors": {
                 n: {"dtype": p.dtype, "shape": p.shape, "offset": p.offset} for n, p in places.items()
             },
         }
-        shared = cls(directory, buffer, places, aliases, lock)
+        shared = cls(directory, buffer, places, aliases, lock, source.resolve() if source else None)
         shared._header[0] = FORMAT
         with torch.no_grad():
             for name, parameter in parameters.items():
@@ -120,7 +128,8 @@ class SharedWeights:
             for name, entry in described["tensors"].items()
         }
         buffer = _map(manifest.parent / "weights.bin", size)
-        return cls(manifest.parent, buffer, places, described["aliases"], lock=None)
+        model = Path(described["model"]) if described["model"] else None
+        return cls(manifest.parent, buffer, places, described["aliases"], None, model)
 
     def bind(self, model: nn.Module) -> None:
         """Make `model`'s parameters views of the mapping, without copying a byte.
@@ -170,6 +179,16 @@ class SharedWeights:
     def dirty(self, value: bool) -> None:
         self._header[2] = int(value)
 
+    @property
+    def commit(self) -> str | None:
+        """The weight commit whose values these are, or were before this session; None: as they came."""
+        held = int(self._header[3])
+        return f"{held - 1:0{ID_LENGTH}x}" if held else None
+
+    @commit.setter
+    def commit(self, identity: str | None) -> None:
+        self._header[3] = 0 if identity is None else int(identity, 16) + 1  # one aligned store: never half
+
     def close(self) -> None:
         """Remove the files, when this process created them. Views already handed out stay readable."""
         if self._lock is None or self._owner_pid != os.getpid():
@@ -178,6 +197,21 @@ class SharedWeights:
         shutil.rmtree(self.directory, ignore_errors=True)
         os.close(self._lock)
         self._lock = None
+
+
+def find_mappings(source: Path) -> list[Path]:
+    """The manifests of living mappings of a model directory: their owners hold them, or will in a moment."""
+    found = []
+    for parent in _parents():
+        gone = set(_stale(parent))
+        for manifest in sorted(parent.glob(f"{PREFIX}*/manifest.json")):
+            try:
+                model = json.loads(manifest.read_text()).get("model")
+            except (OSError, ValueError):
+                continue  # another user's, or being written or removed right now
+            if model == str(source.resolve()) and manifest.parent not in gone:
+                found.append(manifest)
+    return found
 
 
 def _distinct(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
@@ -209,11 +243,15 @@ def _lay_out(parameters: Mapping[str, nn.Parameter]) -> tuple[dict[str, Place], 
 
 def _own_directory(size: int) -> Path:
     """A private directory in memory when it fits with a tenth to spare, else on disk."""
-    for stale in _stale(MEMORY_DIRECTORY), _stale(Path(tempfile.gettempdir())):
-        for directory in stale:
+    for parent in _parents():
+        for directory in _stale(parent):
             shutil.rmtree(directory, ignore_errors=True)
     roomy = MEMORY_DIRECTORY.is_dir() and shutil.disk_usage(MEMORY_DIRECTORY).free > size * 1.1
-    return Path(tempfile.mkdtemp(prefix=PREFIX, dir=MEMORY_DIRECTORY if roomy else None))
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY_DIRECTORY if roomy else None))
+
+
+def _parents() -> tuple[Path, ...]:
+    return MEMORY_DIRECTORY, Path(tempfile.gettempdir())
 
 
 def _stale(parent: Path) -> Iterator[Path]:
@@ -221,8 +259,12 @@ def _stale(parent: Path) -> Iterator[Path]:
     for directory in parent.glob(f"{PREFIX}*"):
         try:
             handle = os.open(directory / "weights.bin", os.O_RDWR)
+        except FileNotFoundError:
+            if not _making(directory):
+                yield directory
+            continue
         except OSError:
-            continue  # another user's, or being made right now
+            continue  # another user's
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -230,6 +272,17 @@ def _stale(parent: Path) -> Iterator[Path]:
         finally:
             os.close(handle)
         yield directory
+
+
+def _making(directory: Path) -> bool:
+    """Whether the process that began this directory, named by it, may still be about to fill it."""
+    try:
+        os.kill(int(directory.name.removeprefix(PREFIX).partition("-")[0]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _lock(file: Path) -> int:
