@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import understudy.training.apollo as apollo_module
 from understudy.config import ApolloSettings
-from understudy.training import Apollo, UnsupportedParameter, parameter_groups
-from understudy.training.apollo import draw_projection
+from understudy.training import Apollo, UnsupportedParameter, draw_projection, parameter_groups
 
 WIDE, TALL, SQUARE = (6, 17), (17, 6), (9, 9)
 
@@ -290,6 +290,50 @@ def test_bfloat16_weights_move_as_far_as_intended(projected: bool) -> None:
 
     assert realised(stochastic) == pytest.approx(1.00, abs=0.02)
     assert realised(nearest) < 0.3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_working_on_matrices_together_changes_nothing(
+    dtype: torch.dtype, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ApolloSettings(lr=1e-2, rank=rank, proj_refresh=3)
+    together, alone = small_model(dtype), small_model(dtype)
+    run(together, Apollo(parameter_groups(together, settings), settings), range(8))
+    monkeypatch.setattr(apollo_module, "_BATCH", 1)
+    run(alone, Apollo(parameter_groups(alone, settings), settings), range(8))
+    for one, other in zip(together.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_matrices_of_several_dtypes_keep_their_own() -> None:
+    draw = torch.Generator().manual_seed(1)
+    dtypes = (torch.float32, torch.bfloat16, torch.float64, torch.bfloat16, torch.float32)
+    weights = [nn.Parameter(torch.ones(WIDE, dtype=dtype)) for dtype in dtypes]
+    optimizer = Apollo(weights, ApolloSettings(rank=4))
+    for weight in weights:
+        weight.grad = torch.randn(WIDE, generator=draw).to(weight.dtype)
+    optimizer.step()
+    for weight, dtype in zip(weights, dtypes, strict=True):
+        wanted = torch.float32 if dtype == torch.bfloat16 else dtype
+        assert weight.dtype == dtype and bool((weight != 1).any())
+        assert optimizer.state[weight]["second_moment"].dtype == wanted
+
+
+@pytest.mark.parametrize("shape", [(96, 400), (400, 96)])
+@pytest.mark.parametrize("rank", [1, 64])
+def test_bfloat16_gradients_give_the_step_of_the_paper(shape: tuple[int, int], rank: int) -> None:
+    """Up to the rounding of weights and of projected gradients, which the mean over a channel hardly sees."""
+    settings = ApolloSettings(lr=1e-2, rank=rank)
+    weight = nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16))
+    grads = [gradient.bfloat16().double() for gradient in gradients(shape, 3)]
+    train(weight, grads, Apollo([weight], settings))
+    expected = read_the_paper(torch.zeros(shape), grads, settings)
+    found = weight.detach().double()
+    across = 0 if shape[0] < shape[1] else 1
+    ratios = (found * expected).sum(across) / expected.square().sum(across)
+    assert (ratios - 1).abs().max() < 0.02
+    assert ((found - expected).norm() / expected.norm()).item() < 0.01
 
 
 def test_weights_are_written_in_place() -> None:

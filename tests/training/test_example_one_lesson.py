@@ -36,4 +36,5 @@ def test_the_flat_page_gives_the_session_s_numbers(architecture: str) -> None:
     assert losses == pytest.approx(result.losses, rel=1e-5)
     assert losses[-1] < losses[0]
     for one, other in zip(flat.parameters(), real.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
+        # A hundredth of what five steps move: Adam turns the rounding of a vanishing gradient into movement.
+        assert torch.allclose(one, other, atol=1e-5)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.training import add_stochastic_, round_stochastic_
+from understudy.training.rounding import draw_noise
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -86,3 +87,48 @@ def test_wrong_dtypes_and_shapes_are_refused() -> None:
         round_stochastic_(torch.zeros(3), torch.zeros(3), generator())
     with pytest.raises(ValueError, match="expected a value of shape"):
         round_stochastic_(torch.zeros(3, dtype=torch.bfloat16), torch.zeros(4), generator())
+
+
+def test_what_is_finite_is_rounded_the_same_beside_a_nan() -> None:
+    value = torch.randn(3, 1001, generator=generator(3))
+    alone, beside = (torch.zeros(3, 1001, dtype=torch.bfloat16) for _ in range(2))
+    round_stochastic_(alone, value, generator(7))
+    value[1, 5] = torch.nan
+    value[2, 7] = -torch.inf
+    round_stochastic_(beside, value, generator(7))
+    same = value.isfinite()
+    assert torch.equal(alone[same], beside[same])
+    assert bool(beside[1, 5].isnan()) and bool(beside[2, 7] == -torch.inf)
+
+
+@given(st.integers(1, 40_000), st.integers(0, 2**31))
+def test_noise_has_any_length_and_sixteen_bits(count: int, seed: int) -> None:
+    noise = draw_noise(count, generator(seed))
+    assert noise.shape == (count,) and noise.dtype == torch.int32
+    assert int(noise.min()) >= 0 and int(noise.max()) <= 65535
+
+
+def test_every_bit_of_the_noise_is_fair() -> None:
+    noise = draw_noise(1_000_000, generator(1))
+    for half in (noise[0::2], noise[1::2]):  # the halves of the words that the noise is cut from
+        for bit in range(16):
+            assert (half >> bit & 1).double().mean().item() == pytest.approx(0.5, abs=0.005)
+
+
+# Rows as long as the noise's own, as half of them, and not in step with them.
+@pytest.mark.parametrize("shape", [(256, 16384), (512, 8192), (1000, 1000)])
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_errors_of_a_matrix_have_no_direction(shape: tuple[int, int], alike: bool) -> None:
+    """As large a singular value as independent errors have, sigma (sqrt(m) + sqrt(n)), also where all values
+    lie equally far between their neighbours; and their sum has the variance of independent errors."""
+    share = torch.full(shape, 0.5) if alike else torch.rand(shape, generator=generator(2))
+    value = 1 + share * 2.0**-7  # between two neighbouring bf16 numbers
+    weight = torch.zeros(shape, dtype=torch.bfloat16)
+    round_stochastic_(weight, value, generator(3))
+    error = (weight.float() - value) * 2.0**7
+    deviation = (share * (1 - share)).mean().sqrt().item()
+    largest = torch.linalg.matrix_norm(error, 2).item()
+    assert largest < 1.15 * deviation * (shape[0] ** 0.5 + shape[1] ** 0.5)
+    sums = error.sum(1) / deviation / shape[1] ** 0.5
+    assert sums.square().mean().item() == pytest.approx(1, abs=5 * (2 / shape[0]) ** 0.5)
+    assert error.sum().abs().item() < 5 * deviation * error.numel() ** 0.5

@@ -5,9 +5,8 @@ Algorithm 1. The gradient keeps its direction; only its size is set per channel 
 would, and that size is read off Adam moments of a small random projection of the gradient.
 """
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, overload
 
@@ -16,13 +15,25 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from understudy.config import ApolloSettings
+from understudy.training.projection import (
+    ProjectedMatrix,
+    channel_norms,
+    draw_projection,
+    project,
+    scale_channels,
+    seeded_generator,
+)
 from understudy.training.rounding import round_stochastic_
+
+_Indexed = tuple[int, Tensor]
+"""A weight and its place among all of the optimizer's."""
 
 _GATES = frozenset({"in_proj_a", "in_proj_b", "in_proj_ba", "gate", "shared_expert_gate", "router"})
 """Linear layers with one output per head or per expert: too narrow for a projection to mean anything."""
 
-_SMALLEST_NORM = 1e-30
-"""A channel whose projected gradient is below this has no direction in fp32: it stays where it is."""
+_BATCH = 2**22
+"""Entries that are worked on together: enough to spread the cost of a call, few enough for their copies in
+fp32 to stay in a processor's cache."""
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
@@ -141,25 +152,37 @@ class Apollo(torch.optim.Optimizer):
             group["steps"] += 1
             warmup: int = group["warmup_steps"]
             lr = group["lr"] * min(1.0, group["steps"] / warmup if warmup else 1.0)
-            unprojected: list[tuple[int, Tensor]] = []
+            projected: list[_Indexed] = []
+            rest: list[_Indexed] = []
             for weight in group["params"]:
                 if weight.grad is not None:
                     if weight.grad.layout != torch.strided:
                         raise UnsupportedParameter(f"expected a dense gradient, got {weight.grad.layout}")
-                    if group["projected"] and weight.ndim == 2:
-                        self._step_projected(weight, index, group, lr)
-                    else:
-                        unprojected.append((index, weight))
+                    (projected if group["projected"] and weight.ndim == 2 else rest).append((index, weight))
                 index += 1
-            self._step_adamw(unprojected, group, lr)
+            for batch in _batches(projected):
+                self._step_projected(batch, group, lr)
+            for batch in _batches(rest):
+                self._step_adamw(batch, group, lr)
         return loss
 
-    def _step_projected(self, weight: Tensor, index: int, group: dict[str, Any], lr: float) -> None:
-        """One step of Algorithm 1 on one matrix."""
+    def _step_projected(self, batch: Sequence[_Indexed], group: dict[str, Any], lr: float) -> None:
+        """One step of Algorithm 1 on matrices of one dtype."""
+        matrices = [self._project(index, weight, group) for index, weight in batch]
+        factors = scale_channels(matrices, group)
+        for (index, weight), matrix, factor in zip(batch, matrices, factors, strict=True):
+            target = weight.to(matrix.gradient.dtype)  # the parameter itself, unless it is bf16
+            if group["weight_decay"]:
+                target.mul_(1 - lr * group["weight_decay"])
+            target.addcmul_(matrix.gradient, factor, value=-lr)
+            if target is not weight:
+                _write_rounded(weight, target, index, group, matrix.state["step"])
+
+    def _project(self, index: int, weight: Tensor, group: dict[str, Any]) -> ProjectedMatrix:
+        """The matrix's gradient, seen through its projection, and its state, which begins with zeros."""
         state, exact = self.state[weight], _moment_dtype(weight)
         rows, columns = weight.shape
-        wide = rows <= columns
-        size = min(rows, columns)
+        wide, size = rows <= columns, min(rows, columns)
         rank = min(group["rank"], size)
         if not state:
             shape = (rank, columns) if wide else (rows, rank)
@@ -169,86 +192,58 @@ class Apollo(torch.optim.Optimizer):
             state["update_norm"] = torch.zeros((), dtype=exact, device=weight.device)
         renewal = state["step"] // group["proj_refresh"]
         state["step"] += 1
-
         assert weight.grad is not None
-        gradient = weight.grad.to(exact)
         projection = draw_projection(
             rank, size, seed=group["seed"], parameter=index, renewal=renewal, device=weight.device
-        ).to(exact)
-        low = projection @ gradient if wide else gradient @ projection.T
-        normalized = _adam(low, state, group)
-
-        across = None if group["rank"] == 1 else (0 if wide else 1)
-        low_norm, normalized_norm, gradient_norm = (
-            _norm(tensor, across) for tensor in (low, normalized, gradient)
         )
-        factor = torch.where(low_norm > _SMALLEST_NORM, normalized_norm / low_norm, 0.0)
-        factor *= group["scale"] or math.sqrt(size / rank)
-        if group["norm_growth_limit"] is not None:
-            norm = torch.linalg.vector_norm(factor * gradient_norm)
-            factor *= _limit_growth(norm, state["update_norm"], group["norm_growth_limit"])
+        across = None if group["rank"] == 1 else (0 if wide else 1)
+        gradient = weight.grad.to(exact)
+        # The norms come first: their pass brings the gradient into the cache faster than the product's would.
+        norms = None if group["norm_growth_limit"] is None else channel_norms(gradient, across)
+        low = project(weight.grad, gradient, projection, wide=wide)
+        return ProjectedMatrix(gradient, norms, low, state, across, group["scale"] or math.sqrt(size / rank))
 
-        target = weight.to(exact)  # the parameter itself, unless it is bf16
-        if group["weight_decay"]:
-            target.mul_(1 - lr * group["weight_decay"])
-        target.addcmul_(gradient, factor, value=-lr)
-        if target is not weight:
-            _write_rounded(weight, target, index, group, state["step"])
-
-    def _step_adamw(self, chosen: list[tuple[int, Tensor]], group: dict[str, Any], lr: float) -> None:
+    def _step_adamw(self, batch: Sequence[_Indexed], group: dict[str, Any], lr: float) -> None:
         """Fused AdamW (Loshchilov and Hutter, arXiv 1711.05101) for what is not projected."""
-        exact: list[Tensor] = []
-        for index, weight in chosen:
-            state = self.state[weight]
+        targets, gradients, states = [], [], []
+        for _, weight in batch:
+            state, exact = self.state[weight], _moment_dtype(weight)
             if not state:
                 state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
                 state["count"] = 0  # the same number where reading it costs no wait for the device
                 for moment in ("first_moment", "second_moment"):
-                    state[moment] = torch.zeros_like(weight, dtype=_moment_dtype(weight))
+                    state[moment] = torch.zeros_like(weight, dtype=exact)
             state["count"] += 1
-            if weight.dtype != torch.bfloat16:
-                exact.append(weight)
-                continue
             assert weight.grad is not None
-            target = weight.float()
-            _adamw([target], [weight.grad.float()], [state], group, lr)
-            _write_rounded(weight, target, index, group, state["count"])
-        if exact:
-            gradients = [weight.grad for weight in exact if weight.grad is not None]
-            _adamw(exact, gradients, [self.state[weight] for weight in exact], group, lr)
+            targets.append(weight.to(exact))
+            gradients.append(weight.grad.to(exact))
+            states.append(state)
+        _adamw(targets, gradients, states, group, lr)
+        for (index, weight), target, state in zip(batch, targets, states, strict=True):
+            if target is not weight:
+                _write_rounded(weight, target, index, group, state["count"])
 
     def _weights(self) -> Iterable[Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
 
 
-def draw_projection(
-    rank: int, size: int, *, seed: int, parameter: int, renewal: int, device: torch.device
-) -> Tensor:
-    """P of shape (rank, size), entries N(0, 1/rank) in fp32, a function of its arguments alone.
-
-    `parameter` is the parameter's place among all of the optimizer's, `renewal` counts the projections it
-    has had before.
-    """
-    draw = _generator(device, seed, parameter, "projection", renewal)
-    return torch.randn((rank, size), device=device, generator=draw).div_(math.sqrt(rank))
-
-
-def _generator(device: torch.device, *source: int | str) -> torch.Generator:
-    """A generator whose state depends on `source` alone."""
-    digest = hashlib.blake2b(repr(source).encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+def _batches(chosen: Sequence[_Indexed]) -> Iterator[Sequence[_Indexed]]:
+    """Weights of one device and dtype, as many as have few enough entries to be worked on together."""
+    batch: list[_Indexed] = []
+    entries = 0
+    for index, weight in chosen:
+        kind = weight.device, weight.dtype
+        if batch and (entries + weight.numel() > _BATCH or kind != (batch[0][1].device, batch[0][1].dtype)):
+            yield batch
+            batch, entries = [], 0
+        batch.append((index, weight))
+        entries += weight.numel()
+    if batch:
+        yield batch
 
 
 def _write_rounded(weight: Tensor, value: Tensor, index: int, group: dict[str, Any], step: int) -> None:
-    round_stochastic_(weight, value, _generator(weight.device, group["seed"], index, "rounding", step))
-
-
-def _norm(tensor: Tensor, across: int | None) -> Tensor:
-    """The 2-norm of each channel, with the summed dimension kept, or of the whole tensor."""
-    if across == 0:
-        return tensor.square().sum(0, keepdim=True).sqrt_()  # vector_norm is 8 times slower down the columns
-    norm: Tensor = torch.linalg.vector_norm(tensor, dim=across, keepdim=across is not None)
-    return norm
+    round_stochastic_(weight, value, seeded_generator(weight.device, group["seed"], index, "rounding", step))
 
 
 def _hyperparameters(settings: ApolloSettings) -> dict[str, Any]:
@@ -257,15 +252,6 @@ def _hyperparameters(settings: ApolloSettings) -> dict[str, Any]:
 
 def _moment_dtype(weight: Tensor) -> torch.dtype:
     return torch.float32 if weight.dtype == torch.bfloat16 else weight.dtype
-
-
-def _adam(low: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-    """Adam's normalized step for `low`, after updating its moments (arXiv 1412.6980, algorithm 1)."""
-    beta1, beta2 = group["betas"]
-    first: Tensor = state["first_moment"].lerp_(low, 1 - beta1)
-    second: Tensor = state["second_moment"].mul_(beta2).addcmul_(low, low, value=1 - beta2)
-    deviation = (second / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-    return first.div(1 - beta1 ** state["step"]).div_(deviation)
 
 
 def _adamw(
@@ -292,11 +278,3 @@ def _adamw(
         eps=group["eps"],
         maximize=False,
     )
-
-
-def _limit_growth(norm: Tensor, before: Tensor, limit: float) -> Tensor:
-    """What to multiply an update of size `norm` with; `before`, the last size that was not 0, is renewed."""
-    allowed = torch.where(before > 0, before * limit, norm)
-    factor = torch.where(norm > allowed, allowed / norm, 1.0)
-    before.copy_(torch.where(norm > 0, norm * factor, before))
-    return factor

@@ -5,18 +5,22 @@ computed once under no_grad and kept in a cache that nothing writes; gradients f
 continuation's positions only. That equals the gradient of a full pass whose context keys, values,
 convolution inputs and delta-rule inputs are detached.
 
-The cache layers of transformers are the one thing here that is not public interface. Proved on
-transformers 5.23.0 with Llama, Qwen3 and Qwen3.5; `self_test` checks the installed version at start-up.
+A frozen context can be read on, and the shorter one stays what it was: that is how long contexts are read
+in chunks, and how the contexts of a whole conversation are read as the tree that they are.
 """
 
-import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
+from transformers.cache_utils import Cache
+
+from understudy.training.cache_layers import UnknownCacheLayer, freeze_cache, grow_cache, widen_cache
+from understudy.training.trie import Run, plan_reading
 
 _TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Largest difference of cached and uncached logits that rounding explains, over the largest logit. (Delta
@@ -24,6 +28,9 @@ rules are computed in fp32 whatever the dtype of the weights.)"""
 
 _TEST_CONTEXT, _TEST_CONTINUATION = 70, 5
 """Tokens of the self-test: past one 64-token chunk of the delta rule, and not a multiple of it."""
+
+_DELTA_RULE_CHUNK = 64
+"""Tokens that the delta rule takes at once. Chunks that are multiples of it round as one pass does."""
 
 
 class FrozenContextError(Exception):
@@ -40,26 +47,6 @@ class EmptyContext(FrozenContextError, ValueError):
 
 class FrozenContextUnsupported(FrozenContextError, RuntimeError):
     """The model, or the installed transformers, cannot continue a frozen context correctly."""
-
-
-class _FrozenAttention(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of the context; shows them before the continuation's own, keeps nothing."""
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, key_states], dim=-2), torch.cat([self.values, value_states], dim=-2)
-
-
-class _FrozenLinearAttention(LinearAttentionLayer):  # type: ignore[misc]
-    """Convolution and recurrent states after the context; handed out, never advanced."""
-
-    def update_conv_state(self, conv_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
-        return torch.cat([self.conv_states[state_idx], conv_states], dim=-1)
-
-    def update_recurrent_state(self, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
-        return recurrent_states
-
-
-_FROZEN_KINDS = {DynamicLayer: _FrozenAttention, LinearAttentionLayer: _FrozenLinearAttention}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,40 +67,116 @@ class FrozenContext:
         """The same context as `rows` rows, for continuations in one batch; shares the memory."""
         if self.last_id.shape[0] != 1:
             raise ValueError(f"expected a context of 1 row, got {self.last_id.shape[0]}: widen the original")
-        cache = self.cache
-        if cache is not None:
-            cache = copy.copy(cache)
-            cache.layers = [_widen_layer(layer, rows) for layer in cache.layers]
+        cache = None if self.cache is None else widen_cache(self.cache, rows)
         return replace(self, cache=cache, last_id=self.last_id.expand(rows, 1))
 
 
-def freeze_context(model: nn.Module, context_ids: Tensor) -> FrozenContext:
+def freeze_context(model: nn.Module, context_ids: Tensor, *, chunk: int | None = None) -> FrozenContext:
     """Read the context, ids of shape (1, N), without gradients.
+
+    With `chunk`, a multiple of 64, at most so many tokens are read at once: then the activations need
+    memory for a chunk however long the context is, and only what the cache keeps grows with it. The result
+    is the same up to rounding.
 
     An empty context is replaced by the model's beginning-of-text token, as generation would begin.
     Dropout applies as in any pass: call `model.eval()` first unless you want it.
 
-    Raises ContextTooLong; EmptyContext when N is 0 and the model names no such token;
-    FrozenContextUnsupported, naming the layer, for a kind of cache layer that was not proved.
+    Raises ContextTooLong; EmptyContext when N is 0 and the model names no such token; ValueError for a
+    chunk that cannot be; FrozenContextUnsupported, naming the layer, for a kind of cache layer that was
+    not proved.
     """
-    if context_ids.ndim != 2 or context_ids.shape[0] != 1:
-        raise ValueError(f"expected context ids of shape (1, N), got {tuple(context_ids.shape)}")
-    if getattr(model, "is_activation_checkpointing", False) and model.training:
-        raise FrozenContextUnsupported(
-            "expected a model without activation checkpointing, got one that would silently drop the cache: "
-            "switch it off for training"
-        )
+    _check_ids(context_ids, "context ids")
     if context_ids.shape[1] == 0:
-        context_ids = _beginning_of_text(model, context_ids)
-    length = context_ids.shape[1]
-    _check_length(model, length, 0)
-    cache = None
-    if length > 1:
-        body = getattr(model, "base_model", model)  # the body alone: no logits for the context
-        with torch.no_grad():  # not inference_mode: its tensors cannot be saved for backward
-            cache = body(input_ids=context_ids[:, :-1], use_cache=True).past_key_values
-        cache.layers = [_freeze_layer(layer) for layer in cache.layers]
-    return FrozenContext(cache, context_ids[:, -1:], length)
+        context_ids = torch.tensor([[_beginning_of_text(model)]], device=context_ids.device)
+    return extend_context(model, FrozenContext(None, context_ids[:, :1], 1), context_ids[:, 1:], chunk=chunk)
+
+
+def extend_context(
+    model: nn.Module, frozen: FrozenContext, more_ids: Tensor, *, chunk: int | None = None
+) -> FrozenContext:
+    """Read on from a frozen context of one row, ids of shape (1, M), without gradients; M may be 0.
+
+    `frozen` stays as it was and usable: it and the longer context share the memory of what both have read.
+    Raises as freeze_context does.
+    """
+    _check_ids(more_ids, "ids")
+    if frozen.last_id.shape[0] != 1:
+        raise ValueError(
+            f"expected a context of 1 row, got {frozen.last_id.shape[0]}: widen what you extended"
+        )
+    length = frozen.length + more_ids.shape[1]
+    _check_readable(model, length, chunk)
+    if more_ids.shape[1] == 0:
+        return frozen
+    unread = torch.cat([frozen.last_id, more_ids[:, :-1]], dim=1)
+    cache = _read(model, frozen.cache, unread, frozen.length - 1, chunk)
+    return FrozenContext(cache, more_ids[:, -1:], length)
+
+
+def freeze_together(
+    model: nn.Module, contexts: Sequence[Sequence[int]], *, chunk: int | None = None
+) -> Iterator[tuple[int, FrozenContext]]:
+    """Freeze several contexts, token ids each, and read what they share at their beginnings once.
+
+    Yields (place among `contexts`, frozen context) for each of them, in the order of a walk through the tree
+    that they form. What is held at any time are the states along one path of that tree, each token's once:
+    use a context, gradients and all, and let go of it (`del`) before the next is asked for; a context that
+    is kept stays right, and costs its memory.
+
+    Every context is checked at once, before anything is read. Raises as freeze_context does, with the
+    context's place.
+    """
+    filled = [tuple(context) or (_beginning_of_text(model, place),) for place, context in enumerate(contexts)]
+    for context in filled:
+        _check_readable(model, len(context), chunk)
+    runs = plan_reading([context[:-1] for context in filled])  # the last token is fed with the continuation
+    return _freeze_runs(model, filled, runs, chunk)
+
+
+def _freeze_runs(
+    model: nn.Module, contexts: Sequence[Sequence[int]], runs: Sequence[Run], chunk: int | None
+) -> Iterator[tuple[int, FrozenContext]]:
+    device = next(model.parameters()).device
+    path: list[tuple[int, Cache | None]] = [(0, None)]  # how much each was read, the longest last
+    for run in runs:
+        while path[-1][0] > run.start:
+            path.pop()
+        if run.tokens:
+            ids = torch.tensor([run.tokens], dtype=torch.long, device=device)
+            path.append((run.end, _read(model, path[-1][1], ids, run.start, chunk)))
+        for place in run.places:
+            last_id = torch.tensor([contexts[place][-1:]], dtype=torch.long, device=device)
+            yield place, FrozenContext(path[-1][1], last_id, len(contexts[place]))
+
+
+@torch.no_grad()  # not inference_mode: its tensors cannot be saved for backward
+def _read(model: nn.Module, cache: Cache | None, ids: Tensor, start: int, chunk: int | None) -> Cache:
+    """A frozen cache of what `cache` holds, `start` tokens, and of `ids`, which come after."""
+    body = getattr(model, "base_model", model)  # the body alone: no logits for the context
+    if cache is not None:
+        cache = grow_cache(cache)
+    for piece in torch.split(ids, _pieces(start, ids.shape[1], chunk), dim=1):
+        read = body(input_ids=piece, past_key_values=cache, use_cache=True).past_key_values
+        if cache is None:
+            cache = grow_cache(_freeze_cache(read))
+    return _freeze_cache(cache)
+
+
+def _pieces(start: int, tokens: int, chunk: int | None) -> list[int]:
+    """How many tokens to read at once: pieces end where those of a pass from the very beginning would."""
+    if chunk is None:
+        return [tokens]
+    ends = [*range(start - start % chunk + chunk, start + tokens, chunk), start + tokens]
+    return [end - before for before, end in pairwise([start, *ends])]
+
+
+def _freeze_cache(cache: Cache) -> Cache:
+    try:
+        return freeze_cache(cache)
+    except UnknownCacheLayer as error:
+        raise FrozenContextUnsupported(
+            f"{error}: models with such layers cannot be trained on a frozen context yet"
+        ) from error
 
 
 def continuation_logits(model: nn.Module, frozen: FrozenContext, continuation_ids: Tensor) -> Tensor:
@@ -160,8 +223,8 @@ def self_test(model: nn.Module) -> None:
     """Prove on this model and this transformers that a frozen context is continued correctly.
 
     Compares the logits of a cached continuation with those of one full pass, on random tokens, before and
-    after a backward pass. Touches no gradient and no weight. Raises FrozenContextUnsupported with the
-    figures.
+    after a backward pass, and for a context that another was continued to. Touches no gradient and no
+    weight. Raises FrozenContextUnsupported with the figures.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     if not weights:
@@ -181,17 +244,23 @@ def self_test(model: nn.Module) -> None:
         gradients = torch.autograd.grad(first.float().square().mean(), weights, allow_unused=True)
         with torch.no_grad():
             again = continuation_logits(model, frozen, continuation)
+            read_on, read_on_again = _read_on_twice(model, context, continuation)
     except RuntimeError as error:
         raise FrozenContextUnsupported(
             f"{_subject(model)}: a frozen context could not be trained through: {error}"
         ) from error
     scale = full.abs().max().item()
     tolerance = _TOLERANCE[full.dtype]
-    for pass_name, logits in (("the first continuation", first), ("a repeated one", again)):
+    for what, logits in {
+        "the first continuation of a frozen context": first,
+        "a repeated continuation of a frozen context": again,
+        "a context that was read on": read_on,
+        "a context that was read on once more": read_on_again,
+    }.items():
         difference = (logits.detach() - full).abs().max().item() / scale
         if not difference <= tolerance:
             raise FrozenContextUnsupported(
-                f"{_subject(model)}: expected the logits of {pass_name} of a frozen context within "
+                f"{_subject(model)}: expected the logits of {what} within "
                 f"{tolerance:g} of one full pass (relative to the largest, {scale:.3g}, {full.dtype}), got "
                 f"{difference:.3g}: install a proved version of transformers or use another model"
             )
@@ -204,44 +273,44 @@ def self_test(model: nn.Module) -> None:
         )
 
 
-def _freeze_layer(layer: Any) -> Any:
-    """A read-only copy of a cache layer that shares its tensors."""
-    kind = _FROZEN_KINDS.get(type(layer))
-    if kind is None:
-        raise FrozenContextUnsupported(
-            f"expected cache layers of the kinds {', '.join(known.__name__ for known in _FROZEN_KINDS)}, got "
-            f"{type(layer).__name__}: models with such layers cannot be trained on a frozen context yet"
+def _read_on_twice(model: nn.Module, context: Tensor, continuation: Tensor) -> list[Tensor]:
+    """The continuation's logits after the half of the context was read on to the whole, two times over."""
+    half = context.shape[1] // 2
+    frozen = freeze_context(model, context[:, :half])
+    return [
+        continuation_logits(model, extend_context(model, frozen, context[:, half:]), continuation)
+        for _ in range(2)
+    ]
+
+
+def _check_ids(ids: Tensor, what: str) -> None:
+    if ids.ndim != 2 or ids.shape[0] != 1:
+        raise ValueError(f"expected {what} of shape (1, N), got {tuple(ids.shape)}")
+
+
+def _check_readable(model: nn.Module, length: int, chunk: int | None) -> None:
+    if chunk is not None and (chunk < 1 or chunk % _DELTA_RULE_CHUNK):
+        raise ValueError(
+            f"expected a chunk of a positive multiple of {_DELTA_RULE_CHUNK} tokens, got {chunk}: "
+            "delta rules read so many at once"
         )
-    frozen = copy.copy(layer)
-    frozen.__class__ = kind
-    if kind is _FrozenLinearAttention:
-        frozen.record_past = True  # keeps short continuations off the in-place decoding path
-    return frozen
+    if getattr(model, "is_activation_checkpointing", False) and model.training:
+        raise FrozenContextUnsupported(
+            "expected a model without activation checkpointing, got one that would silently drop the cache: "
+            "switch it off for training"
+        )
+    _check_length(model, length, 0)
 
 
-def _widen_layer(layer: Any, rows: int) -> Any:
-    wide = copy.copy(layer)
-    if isinstance(layer, _FrozenLinearAttention):
-        for name in ("conv_states", "recurrent_states"):
-            states = getattr(layer, name)
-            setattr(wide, name, {index: _repeat(state, rows) for index, state in states.items()})
-    else:
-        wide.keys, wide.values = _repeat(layer.keys, rows), _repeat(layer.values, rows)
-    return wide
-
-
-def _repeat(state: Tensor | None, rows: int) -> Tensor | None:
-    return None if state is None else state.expand(rows, *state.shape[1:])
-
-
-def _beginning_of_text(model: nn.Module, empty: Tensor) -> Tensor:
-    token = _text_config(model).bos_token_id
+def _beginning_of_text(model: nn.Module, place: int | None = None) -> int:
+    token: int | None = _text_config(model).bos_token_id
     if token is None:
+        which = "the context" if place is None else f"context {place}"
         raise EmptyContext(
-            "expected a context of at least 1 token, got none, and the model has no bos_token_id: without a "
+            f"expected at least 1 token in {which}, got none, and the model has no bos_token_id: without a "
             "token before it the first one of the continuation cannot be predicted; give a context"
         )
-    return torch.full((1, 1), token, dtype=torch.long, device=empty.device)
+    return token
 
 
 def _check_length(model: nn.Module, context: int, continuation: int) -> None:
