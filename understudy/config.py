@@ -52,8 +52,9 @@ class TrainingSettings(ApolloSettings):
     beta: Annotated[float, Field(gt=0)] = 0.1  # dpo: arXiv 2305.18290; orpo's lambda: arXiv 2403.07691
     chosen_guard: Annotated[float, Field(ge=0)] = 5.0  # dpo: arXiv 2402.13228, lambda; docs/LOG.md
     epochs: Annotated[int, Field(ge=1)] = 1
+    reviews: Annotated[int, Field(ge=0)] = 0  # then: passes over all lessons, those learned before included
     batch_size: Annotated[int, Field(ge=1)] = 1  # lessons per step; those that share a context read it once
-    freeze_chunk: Annotated[int, Field(ge=64)] = 1024  # context tokens read at once: bounds the memory
+    freeze_chunk: Annotated[int, Field(ge=64, multiple_of=64)] = 1024  # context tokens read at once
     gate: Annotated[float, Field(ge=0)] | None = 0.05  # nats per token; docs/LOG.md, correction sweep
     replay: Share = 0.25  # of all examples trained on; docs/LOG.md, correction sweep
     contrast_share: Fraction = 0.5  # of the replay, examples that show kept behaviour

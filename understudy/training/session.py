@@ -1,77 +1,23 @@
 """A session: a run of steps over lessons, mixed with replay. `examples/train_one_lesson.py` is one, flat."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from understudy.config import TrainingSettings
 from understudy.lessons import Example
-from understudy.training.frozen import ContextTooLong, continuation_log_probabilities, freeze_context
-from understudy.training.objectives import LogProbabilities, Objective, find_objective
+from understudy.training.objectives import find_objective
+from understudy.training.outcomes import GATED, ExampleOutcome, SessionResult, StepReport, TrainingDiverged
+from understudy.training.probe import Bound, Probe
+from understudy.training.reading import Reading, measure
 from understudy.training.replay import Replay
-
-
-class SessionError(Exception):
-    """A session that cannot go on."""
-
-
-class UnusableExample(SessionError, ValueError):
-    """An example that this model cannot be trained on."""
-
-
-class TrainingDiverged(SessionError, RuntimeError):
-    """A loss or a gradient is not finite. The step was not taken; steps before it were."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleOutcome:
-    """What the session did to one example: mean negative log-likelihood of its continuation in nats per
-    token, and the probability of the continuation's first token, which moves before any greedy answer does.
-
-    `gated`: at least one of its steps was skipped because it was known already.
-    """
-
-    loss_before: float
-    loss_after: float
-    first_token_before: float
-    first_token_after: float
-    gated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """Step `step` of `of`. `loss` is the step's whole loss, that of the lesson alone when it was gated;
-    `tokens` were supervised, `replayed` examples among them; `grad_norm` is measured before clipping.
-    """
-
-    step: int
-    of: int
-    loss: float
-    tokens: int
-    grad_norm: float
-    gated: bool
-    seconds: float
-    replayed: int
-
-
-@dataclass(frozen=True, slots=True)
-class SessionResult:
-    """What a session did. `steps` were taken (in a dry run: would be), `gated` were skipped.
-
-    `losses` has one entry per report; `outcomes` one per example.
-    """
-
-    steps: int
-    gated: int
-    outcomes: tuple[ExampleOutcome, ...]
-    losses: tuple[float, ...]
-    tokens: int
-    seconds: float
-    cancelled: bool
+from understudy.training.step import Turn, take_step
+from understudy.training.usable import check_examples, lacking
 
 
 def _ignore(_: StepReport) -> None: ...
@@ -84,178 +30,168 @@ def run_session(
     replay: Sequence[Example],
     settings: TrainingSettings,
     *,
+    probe: Sequence[Example] = (),
     lessons_before: int = 0,
     report: Callable[[StepReport], None] = _ignore,
     cancelled: Callable[[], bool] = lambda: False,
     dry_run: bool = False,
 ) -> SessionResult:
-    """Teach the model the examples, one step each, in order, `settings.epochs` times over.
+    """Teach the model the examples, `settings.batch_size` to a step, in order, `settings.epochs` times over,
+    then `settings.reviews` times all lessons: those of the pool that were learned before, and the examples.
 
-    A step's loss is the mean over the tokens of the lesson and of the replay due with it, each token
-    weighing its example's `weight`. An example whose mean negative log-likelihood is already under
-    `settings.gate` is gated: no step is taken and its replay is not shown, since replay alone would
-    move the weights for nothing.
+    Each example is measured before and after; so is the divergence on `probe`. A lesson whose mean negative
+    log-likelihood is under `settings.gate` is passed over with its replay, since replay alone would move the
+    weights for nothing. A step that is not finite is skipped. With `settings.max_kl`, a step that moves the
+    probe further than that is undone, optimizer included, and is the last one.
 
     `replay` is the pool to draw on; `lessons_before` how many lessons earlier sessions had, so that the
-    shares hold over many short sessions. `cancelled` is asked before each step; the steps taken until
-    then stay. A dry run computes losses and gradients and changes nothing; each of its steps is the one
-    that would be taken first.
+    shares hold over many short ones. `cancelled` is asked before each step; the steps taken until then stay.
+    A dry run computes losses and gradients and changes nothing; each of its steps is the one that would be
+    taken first.
 
-    Raises UnusableExample or ReplayError before anything is trained, and TrainingDiverged before a step
-    that would not be finite. The model leaves without gradients, in the mode it came in.
+    Raises UnknownObjective, UnusableExample, ContextTooLong, MissingProbe or ReplayError before anything is
+    trained, and TrainingDiverged when no step was finite or the weights no longer are. That, and whatever
+    else comes through (out of memory, for one), leaves a session that the caller must undo. However this
+    ends, the model leaves without gradients and in the mode it came in.
     """
     started = time.perf_counter()
     objective = find_objective(settings.objective)
-    schedule = Replay(tuple(replay), settings.replay, settings.contrast_share, settings.seed)
-    for place, example in enumerate([*examples, *replay]):
-        _check(model, example, place, len(examples))
-    lessons = [place for _ in range(settings.epochs) for place in range(len(examples))]
-    was_training = model.training
-    model.eval()  # the same function that serves: no dropout
-    optimizer.zero_grad()
-    try:
-        before = [_measure(model, example) for example in examples]
-        reports: list[StepReport] = []
-        gated: set[int] = set()
-        stopped = False
-        for step, place in enumerate(lessons, start=1):
-            stopped = cancelled()
-            if stopped:
+    steps = _plan(examples, replay, settings, lessons_before)
+    check_examples(model, examples, replay, probe, objective, settings)
+    reports: list[StepReport] = []
+    gated: set[int] = set()
+    broken: list[StepReport] = []
+    relearned = 0
+    was_cancelled = False
+    with _as_served(model, optimizer):
+        before = measure(model, examples, settings, teacher=objective.teacher)
+        references = _references(model, examples, before, steps, settings)
+        drift = Probe(model, probe, settings) if probe and settings.probe_tokens and not dry_run else None
+        bound = Bound(model, optimizer, drift, settings) if drift and settings.max_kl is not None else None
+        for number, turns in enumerate(steps, start=1):
+            was_cancelled = cancelled()
+            if was_cancelled:
                 break
-            done = _step(
-                model,
-                optimizer,
-                examples[place],
-                schedule.due(lessons_before + step),
-                settings,
-                objective,
-                numbered=(step, len(lessons)),
-                dry_run=dry_run,
+            numbered = (number, len(steps))
+            done, known = take_step(
+                model, optimizer, turns, settings, references, numbered=numbered, dry_run=dry_run
             )
-            if done.gated:
-                gated.add(place)
+            if not done.taken and done.gated < len(turns):
+                broken.append(done)
+            if bound is not None:
+                done = bound.hold(done)
+            gated.update(place for place in known if place is not None)
+            if done.taken:
+                relearned += sum(turn.place is None for turn in turns) - known.count(None)
             reports.append(done)
             report(done)
-        after = before if dry_run else [_measure(model, example) for example in examples]
-    finally:
-        optimizer.zero_grad()
-        model.train(was_training)
-    return SessionResult(
-        steps=sum(not done.gated for done in reports),
+            if bound is not None and bound.stopped is not None:
+                break
+        after = before if dry_run else measure(model, examples, settings)
+        kl = drift.measure(model) if drift is not None else None
+    result = SessionResult(
+        steps=sum(done.taken for done in reports),
         gated=sum(done.gated for done in reports),
+        skipped=len(broken),
         outcomes=tuple(
-            ExampleOutcome(loss, new_loss, first, new_first, place in gated)
-            for place, ((loss, first), (new_loss, new_first)) in enumerate(zip(before, after, strict=True))
+            _outcome(*readings, place in gated)
+            for place, readings in enumerate(zip(before, after, strict=True))
         ),
         losses=tuple(done.loss for done in reports),
         tokens=sum(done.tokens for done in reports),
         seconds=time.perf_counter() - started,
-        cancelled=stopped,
+        cancelled=was_cancelled,
+        kl=kl,
+        stopped=bound.stopped if bound is not None else None,
+        turns=sum(map(len, steps)),
+        relearned=relearned,
     )
+    _check_finite(result, reports, broken)
+    return result
 
 
-def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    lesson: Example,
-    replayed: Sequence[Example],
-    settings: TrainingSettings,
-    objective: Objective,
-    *,
-    numbered: tuple[int, int],
-    dry_run: bool,
-) -> StepReport:
-    """One step, or none when the lesson is known already."""
-    started = time.perf_counter()
-    step, of = numbered
-    tokens = len(lesson.continuation_ids)
-    chosen = _log_probabilities(model, lesson)
-    known = -chosen.detach().mean().item()
-    if settings.gate is not None and known < settings.gate:
-        return StepReport(step, of, known, tokens, 0.0, True, time.perf_counter() - started, 0)
-
-    shown = [lesson, *replayed]
-    total = sum(example.weight * len(example.continuation_ids) for example in shown)
-    loss = 0.0
-    for example in shown:
-        if example is not lesson:
-            chosen = _log_probabilities(model, example)
-        share = example.weight * len(example.continuation_ids) / total
-        part = objective(LogProbabilities(chosen)) * share
-        loss += part.item()
-        if not math.isfinite(loss):
-            optimizer.zero_grad()
-            raise TrainingDiverged(f"step {step} of {of}: expected a finite loss, got {loss}: {_ADVICE}")
-        part.backward()  # type: ignore[no-untyped-call]
-        del chosen, part  # one example's graph at a time
-    grad_norm = _clip(optimizer, settings.max_grad_norm)
-    if not math.isfinite(grad_norm):
-        optimizer.zero_grad()
-        raise TrainingDiverged(
-            f"step {step} of {of}: expected a finite gradient, got norm {grad_norm}: {_ADVICE}"
-        )
-    if not dry_run:
-        optimizer.step()
+@contextmanager
+def _as_served(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """The function that serves, without dropout, and no gradients before or after, whatever happens."""
+    was_training = model.training
+    model.eval()
     optimizer.zero_grad()
-    return StepReport(
-        step,
-        of,
-        loss,
-        sum(len(example.continuation_ids) for example in shown),
-        grad_norm,
-        False,
-        time.perf_counter() - started,
-        len(replayed),
+    try:
+        yield
+    finally:
+        optimizer.zero_grad()
+        model.train(was_training)
+
+
+def _plan(
+    examples: Sequence[Example], replay: Sequence[Example], settings: TrainingSettings, lessons_before: int
+) -> list[list[Turn]]:
+    """The turns of every step. A step does not reach over the end of an epoch or of a review."""
+    schedule = Replay(
+        tuple(replay), settings.replay, settings.contrast_share, settings.lesson_share, settings.seed
+    )
+    lessons = list(enumerate(examples))
+    past = [(None, example) for example in dict.fromkeys(replay) if example.learned]
+    passes = [lessons] * settings.epochs + [past + lessons] * settings.reviews
+    numbers = itertools.count(lessons_before + 1)
+    size = settings.batch_size
+    return [
+        [Turn(place, example, schedule.due(next(numbers))) for place, example in one[first : first + size]]
+        for one in passes
+        for first in range(0, len(one), size)
+    ]
+
+
+def _references(
+    model: nn.Module,
+    examples: Sequence[Example],
+    before: Sequence[Reading],
+    steps: Sequence[Sequence[Turn]],
+    settings: TrainingSettings,
+) -> dict[Example, Reading]:
+    """What the weights before the session give the examples that the objective compares with that: all
+    lessons, and what was learned before and will be shown and has what the objective needs.
+    """
+    objective = find_objective(settings.objective)
+    if not (objective.reference or objective.teacher):
+        return {}
+    shown = dict.fromkeys(one for turns in steps for turn in turns for one in (turn.lesson, *turn.replayed))
+    compared = [example for example in shown if lacking(example, objective) is None]
+    readings = measure(model, compared, settings, teacher=objective.teacher)
+    return {**dict(zip(compared, readings, strict=True)), **dict(zip(examples, before, strict=True))}
+
+
+def _outcome(before: Reading, after: Reading, gated: bool) -> ExampleOutcome:
+    return ExampleOutcome(
+        loss_before=before.loss,
+        loss_after=after.loss,
+        first_token_before=before.first_token,
+        first_token_after=after.first_token,
+        gated=gated,
+        tokens=len(before.chosen),
+        rejected_tokens=0 if before.rejected is None else len(before.rejected),
+        rejected_loss_before=before.rejected_loss,
+        rejected_loss_after=after.rejected_loss,
     )
 
 
-_ADVICE = "the weights are as before this step; lower lr, or revert to an earlier weight commit"
-
-
-def _log_probabilities(model: nn.Module, example: Example) -> Tensor:
-    """Of the example's continuation after its frozen context, shape (T,)."""
-    device = next(model.parameters()).device
-    frozen = freeze_context(model, torch.tensor([example.context_ids], dtype=torch.long, device=device))
-    continuation_ids = torch.tensor(example.continuation_ids, dtype=torch.long, device=device)
-    return continuation_log_probabilities(model, frozen, continuation_ids)
-
-
-@torch.no_grad()
-def _measure(model: nn.Module, example: Example) -> tuple[float, float]:
-    """Mean negative log-likelihood and the first token's probability."""
-    found = _log_probabilities(model, example)
-    return -found.mean().item(), found[0].exp().item()
-
-
-def _clip(optimizer: torch.optim.Optimizer, largest: float | None) -> float:
-    """The norm of the whole gradient, which is scaled down to `largest` when it is longer."""
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-    if largest is not None:
-        nn.utils.clip_grads_with_norm_(weights, largest, norm)
-    return norm.item()
-
-
-def _check(model: nn.Module, example: Example, place: int, lessons: int) -> None:
-    """Raise UnusableExample for what would fail, or train nonsense, in the middle of a session."""
-    name = f"example {place}" if place < lessons else f"replay example {place - lessons}"
-    if not example.continuation_ids:
-        raise UnusableExample(f"{name}: expected a continuation of at least 1 token, got none")
-    if not (example.weight > 0 and math.isfinite(example.weight)):
-        raise UnusableExample(f"{name}: expected a positive weight, got {example.weight}")
-    config = model.config.get_text_config()  # type: ignore[operator,union-attr]
-    for ids in (example.context_ids, example.continuation_ids):
-        wrong = [token for token in ids if not 0 <= token < config.vocab_size]
-        if wrong:
-            raise UnusableExample(
-                f"{name}: expected token ids from 0 to {config.vocab_size - 1}, got {wrong[0]}: "
-                "was it made with another model's tokenizer?"
-            )
-    if not example.context_ids and config.bos_token_id is None:
-        raise UnusableExample(
-            f"{name}: expected a context of at least 1 token, got none, and the model has no bos_token_id"
+def _check_finite(result: SessionResult, reports: Sequence[StepReport], broken: Sequence[StepReport]) -> None:
+    """Raise TrainingDiverged for a session of which nothing may remain."""
+    advice = "undo the session; lower lr, or revert to an earlier weight commit"
+    wanted = [done for done in reports if done.skipped != GATED]
+    if broken and len(broken) == len(wanted) and not result.cancelled:
+        raise TrainingDiverged(
+            f"expected finite losses and gradients, got none in {len(broken)} of {len(wanted)} steps "
+            f"(step {broken[0].step}: {broken[0].skipped}): {advice}"
         )
-    limit = getattr(config, "max_position_embeddings", None)
-    tokens = len(example.context_ids) + len(example.continuation_ids)
-    if limit is not None and tokens > limit:
-        raise ContextTooLong(f"{name}: expected at most {limit} tokens, got {tokens}: shorten the context")
+    for place, outcome in enumerate(result.outcomes):
+        for name in ("loss", "rejected_loss"):
+            then, now = getattr(outcome, f"{name}_before"), getattr(outcome, f"{name}_after")
+            if now is not None and math.isfinite(then) and not math.isfinite(now):
+                raise TrainingDiverged(
+                    f"example {place}: expected a finite {name} after the session, got {now}: {advice}"
+                )
+    if result.kl is not None and not math.isfinite(result.kl.mean):
+        raise TrainingDiverged(
+            f"expected a finite divergence on the probe, got {result.kl.mean} nats per token: {advice}"
+        )
