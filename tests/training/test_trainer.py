@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from understudy.config import ModelSettings, TrainingSettings
-from understudy.engine import EmbeddedEngine, ScoreRequest, write_miniature
+from understudy.engine import (
+    Architecture,
+    EmbeddedEngine,
+    GenerationRequest,
+    Sampling,
+    ScoreRequest,
+    write_miniature,
+)
 from understudy.lessons import Example
 from understudy.training import (
     Finished,
@@ -21,9 +28,10 @@ from understudy.training import (
     Stepped,
     TrainerHandle,
     TrainerUnavailable,
+    TrainingCancelled,
     TrainingFailed,
 )
-from understudy.weights import WeightHistory, read_commits
+from understudy.weights import read_commits
 
 EXAMPLES = tuple(
     Example(tuple(range(3 + i, 40 + i)), tuple(range(50 + i, 60 + i)), kept=bool(i % 2)) for i in range(4)
@@ -59,8 +67,18 @@ def played(directory: Path, scene: Callable[[EmbeddedEngine, TrainerHandle], Awa
     asyncio.run(play())
 
 
+def copied(engine: EmbeddedEngine) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in engine.shared.tensors.items()}
+
+
 def digest(directory: Path) -> str:
     return hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+
+
+async def saved(trainer: TrainerHandle, directory: Path) -> str:
+    """The digest of the model's file once it is up to date."""
+    await trainer.checkpoint("checkpoint")
+    return digest(directory)
 
 
 def mean_loss(engine: EmbeddedEngine, example: Example) -> float:
@@ -69,9 +87,10 @@ def mean_loss(engine: EmbeddedEngine, example: Example) -> float:
     return -sum(score.logprobs[0]) / len(score.logprobs[0])
 
 
-@pytest.fixture(params=["llama", "qwen3", "qwen3_5"])
-def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return write_miniature(tmp_path / "model", request.param)
+KINDS: tuple[Architecture, ...] = ("llama", "qwen3", "qwen3_5")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NOISE = {"fp32": 1e-4, "bf16": 0.05}
+"""What reading a context in one go or in two does to a loss of about 7 nats."""
 
 
 @pytest.fixture
@@ -79,25 +98,62 @@ def hybrid(tmp_path: Path) -> Path:
     return write_miniature(tmp_path / "model", "qwen3_5")
 
 
-def test_engine_trainer_and_a_fresh_load_agree_after_a_session(directory: Path) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_engine_trainer_and_a_fresh_load_agree_and_the_weights_go_back(
+    tmp_path: Path, kind: Architecture, dtype: str
+) -> None:
+    directory = write_miniature(tmp_path / "model", kind, dtype=DTYPES[dtype])
+
     async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        original, live = digest(directory), copied(engine)
         before = [mean_loss(engine, example) for example in EXAMPLES]
         steps: list[Stepped] = []
         done = await trainer.run(request(), steps.append)
         after = [mean_loss(engine, example) for example in EXAMPLES]
-        assert [o.loss_before for o in done.outcomes] == pytest.approx(before, abs=1e-4)
-        assert [o.loss_after for o in done.outcomes] == pytest.approx(after, abs=1e-4)
+        assert [o.loss_before for o in done.outcomes] == pytest.approx(before, abs=NOISE[dtype])
+        assert [o.loss_after for o in done.outcomes] == pytest.approx(after, abs=NOISE[dtype])
         assert sum(after) < sum(before) - 0.01
         assert [s.step for s in steps] == [1, 2, 3, 4]
         assert engine.shared.step == 4 and not engine.shared.dirty
+        assert engine.shared.commit == done.commit
+
+        assert digest(directory) == original, "a commit is a delta: the files follow later"
+        synced = await trainer.checkpoint("c1")
+        assert synced.commit == done.commit and synced.files == ("model.safetensors",)
         with EmbeddedEngine(ModelSettings(), directory) as fresh:
-            assert [mean_loss(fresh, e) for e in EXAMPLES] == pytest.approx(after, abs=1e-4)
+            assert [mean_loss(fresh, e) for e in EXAMPLES] == after
         [commit] = read_commits(directory)
         assert commit.id == done.commit
         assert (commit.session, commit.lessons, commit.author) == ("s1", ("l1", "l2"), "ada")
         assert commit.details["settings"]["lr"] == 1e-3
 
+        await trainer.restore(Restore("r1", None, "ada"))
+        assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
+        assert await saved(trainer, directory) == original
+        await trainer.restore(Restore("r2", done.commit, "ada"))
+        assert [mean_loss(engine, example) for example in EXAMPLES] == after
+
     played(directory, scene)
+
+
+def test_an_answer_after_a_commit_comes_from_the_new_weights(hybrid: Path) -> None:
+    """Nothing computed for the same prompt before it is used again: there is no cache across requests."""
+    asked = GenerationRequest((EXAMPLES[0].context_ids,), Sampling(max_tokens=8, temperature=0.0, logprobs=0))
+
+    async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
+        before = engine.complete(asked)
+        assert engine.complete(asked) == before
+        done = await trainer.run(request(epochs=5))
+        after = engine.complete(asked)
+        assert after != before
+        await trainer.checkpoint("c")
+        with EmbeddedEngine(ModelSettings(), hybrid) as fresh:
+            assert fresh.complete(asked) == after
+        await trainer.restore(Restore("r", None, "ada"))
+        assert engine.complete(asked) == before and done.commit is not None
+
+    played(hybrid, scene)
 
 
 def test_there_is_no_second_copy_of_the_weights(hybrid: Path) -> None:
@@ -117,10 +173,10 @@ def test_there_is_no_second_copy_of_the_weights(hybrid: Path) -> None:
 
 def test_a_dry_run_changes_nothing(hybrid: Path) -> None:
     async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
-        before, live = digest(hybrid), {n: t.clone() for n, t in engine.shared.tensors.items()}
+        before, live = digest(hybrid), copied(engine)
         done = await trainer.run(request(dry_run=True))
         assert done.commit is None and len(done.losses) == len(EXAMPLES)
-        assert digest(hybrid) == before
+        assert await saved(trainer, hybrid) == before
         assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
         assert not read_commits(hybrid)
 
@@ -130,9 +186,9 @@ def test_a_dry_run_changes_nothing(hybrid: Path) -> None:
 def test_a_session_that_was_committed_is_not_run_again(hybrid: Path) -> None:
     async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
         first = await trainer.run(request())
-        state = digest(hybrid)
+        state = copied(engine)
         again = await trainer.run(request())
-        assert digest(hybrid) == state
+        assert all(torch.equal(t, state[n]) for n, t in engine.shared.tensors.items())
         assert len(read_commits(hybrid)) == 1
         assert again.outcomes == first.outcomes and again.commit == first.commit
 
@@ -141,14 +197,14 @@ def test_a_session_that_was_committed_is_not_run_again(hybrid: Path) -> None:
 
 def test_the_weights_go_back_bit_for_bit_and_forth(hybrid: Path) -> None:
     async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
-        original, live = digest(hybrid), {n: t.clone() for n, t in engine.shared.tensors.items()}
+        original, live = digest(hybrid), copied(engine)
         done = await trainer.run(request())
-        taught = digest(hybrid)
+        taught = await saved(trainer, hybrid)
         await trainer.restore(Restore("r1", None, "ada"))
-        assert digest(hybrid) == original
+        assert await saved(trainer, hybrid) == original
         assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
         await trainer.restore(Restore("r2", done.commit, "ada"))
-        assert digest(hybrid) == taught
+        assert await saved(trainer, hybrid) == taught
         with pytest.raises(TrainingFailed, match="'nonsense' fits 0"):
             await trainer.restore(Restore("r3", "nonsense", "ada"))
 
@@ -157,7 +213,7 @@ def test_the_weights_go_back_bit_for_bit_and_forth(hybrid: Path) -> None:
 
 def test_a_session_that_fails_puts_the_weights_back(hybrid: Path) -> None:
     async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
-        live = {n: t.clone() for n, t in engine.shared.tensors.items()}
+        live = copied(engine)
         bad = RunSession("bad", (*EXAMPLES, Example((1,), (10**6,))), (), request().settings, "", "ada")
         with pytest.raises(TrainingFailed, match="expected token ids from 0 to"):
             await trainer.run(bad)
@@ -171,17 +227,17 @@ def test_a_session_that_fails_puts_the_weights_back(hybrid: Path) -> None:
 def test_cancelling_puts_the_weights_back(hybrid: Path) -> None:
     async def scene(engine: EmbeddedEngine, trainer: TrainerHandle) -> None:
         before = digest(hybrid)
-        live = {n: t.clone() for n, t in engine.shared.tensors.items()}
+        live = copied(engine)
         cancelling: list[asyncio.Task[None]] = []
 
         def on_step(step: Stepped) -> None:
             if step.step == 2:
                 cancelling.append(asyncio.create_task(trainer.cancel("long")))
 
-        with pytest.raises(TrainingFailed, match="was cancelled"):
+        with pytest.raises(TrainingCancelled, match="was cancelled"):
             await trainer.run(request("long", epochs=500), on_step)
         assert cancelling
-        assert digest(hybrid) == before
+        assert await saved(trainer, hybrid) == before
         assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())
         assert (await trainer.run(request("long"))).commit is not None, "the same id may be asked for again"
 
@@ -251,7 +307,6 @@ def test_a_trainer_killed_right_after_its_commit_does_not_run_the_session_again(
             while trainer.status.pid in (first, None):
                 await asyncio.sleep(0.02)
         assert (await trainer.run(request())).commit == commit.id
-        assert digest(hybrid) == commit.after["model.safetensors"]
         assert [mean_loss(engine, e) for e in EXAMPLES] == pytest.approx(
             [o.loss_after for o in done.outcomes], abs=1e-4
         )
@@ -283,6 +338,7 @@ def test_a_trainer_that_keeps_dying_is_given_up_and_the_weights_are_whole(hybrid
         with pytest.raises(TrainingFailed, match="died 3 times over session s1"):
             await trainer.run(request(epochs=50), on_step)
         assert digest(hybrid) == before
+        assert [error.error for error in trainer.status.errors][-1].startswith("the trainer died 3 times")
         done = await trainer.run(request("later"))
         assert done.commit is not None
         assert [c.session for c in read_commits(hybrid)] == ["later"]
@@ -348,4 +404,4 @@ def test_moments_persist_over_sessions_and_restarts(hybrid: Path, tmp_path: Path
     played(twin, both)
     played(hybrid, one)
     played(hybrid, two)
-    assert WeightHistory.open(hybrid).checkpoint.digest("model.safetensors") == digest(twin)
+    assert digest(hybrid) == digest(twin), "a trainer that ends brings the directory up to date"

@@ -8,8 +8,11 @@ from understudy.lessons.errors import (
     LedgerVersion,
     LessonError,
     LessonFormat,
+    QueueFull,
+    RequestConflict,
     SessionConflict,
     UnknownLesson,
+    UnknownRequest,
     UnknownSession,
 )
 from understudy.lessons.example import Example
@@ -25,7 +28,9 @@ from understudy.lessons.records import (
     Proposal,
     Session,
     State,
+    Training,
 )
+from understudy.lessons.requests import RequestQueue, RequestState, TrainingRequest
 
 __all__ = [
     "SHORT_ID",
@@ -43,13 +48,20 @@ __all__ = [
     "LessonFormat",
     "LessonResult",
     "Proposal",
+    "QueueFull",
+    "RequestConflict",
+    "RequestQueue",
+    "RequestState",
     "Role",
     "Session",
     "SessionConflict",
     "Shape",
     "Source",
     "State",
+    "Training",
+    "TrainingRequest",
     "UnknownLesson",
+    "UnknownRequest",
     "UnknownSession",
     "chat_context",
     "digest",

@@ -47,3 +47,15 @@ class LessonFormat(LessonError, ValueError):
     def __init__(self, path: str, line: int, problem: str) -> None:
         super().__init__(f"{path}, line {line}: {problem}")
         self.line = line
+
+
+class UnknownRequest(LessonError, KeyError):
+    """No request has this key, or it ended so long ago that it is forgotten."""
+
+
+class RequestConflict(LessonError, ValueError):
+    """A key that stands for another request, or a request that is over."""
+
+
+class QueueFull(LessonError, RuntimeError):
+    """So many requests wait that another is not taken on."""

@@ -16,9 +16,11 @@ from understudy.lessons.records import (
     Proposal,
     Session,
     State,
+    Training,
     entry_from_row,
     lesson_json,
     session_from_row,
+    training_from_row,
 )
 from understudy.lessons.schema import prepare, reading, writing
 
@@ -135,6 +137,18 @@ class Ledger:
             )
             return tuple(Event(*row) for row in found)
 
+    def trainings(self, lesson_id: str) -> tuple[Training, ...]:
+        """Every time the lesson was trained, oldest first."""
+        with reading(self.path) as connection:
+            found = connection.execute(
+                "select sessions.*, session_lessons.result from session_lessons"
+                " join sessions on sessions.id = session_lessons.session"
+                " where session_lessons.lesson = ? and session_lessons.result is not null"
+                " order by sessions.number",
+                (rows.resolve(connection, lesson_id),),
+            )
+            return tuple(training_from_row(row) for row in found)
+
     def _decide(self, lesson_id: str, state: State, by: str, why: str) -> LedgerEntry:
         with writing(self.path) as connection:
             key = rows.resolve(connection, lesson_id)
@@ -206,9 +220,10 @@ class Ledger:
                     f"session {session_id}",
                     weight_commit or "no weight moved",
                 )
+                connection.execute("update lessons set session = ? where id = ?", (session_id, key))
                 connection.execute(
-                    "update lessons set session = ?, result = ? where id = ?",
-                    (session_id, json.dumps(asdict(given[key])), key),
+                    "update session_lessons set result = ? where session = ? and lesson = ?",
+                    (json.dumps(asdict(given[key])), session_id, key),
                 )
             return rows.session(connection, session_id)
 

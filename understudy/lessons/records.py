@@ -30,17 +30,24 @@ TRANSITIONS: Mapping[State, tuple[State, ...]] = MappingProxyType(
 class LessonResult:
     """What training did: mean negative log-likelihood of the chosen answer, nats per token.
 
-    `gated`: it was low enough before, so the lesson was passed over.
+    `gated`: it was low enough before, so the lesson was passed over. The other four are log-probabilities of
+    the whole answers, chosen and rejected, in nats: None where they were not measured.
     """
 
     loss_before: float | None
     loss_after: float | None
     gated: bool
+    chosen_before: float | None = None
+    chosen_after: float | None = None
+    rejected_before: float | None = None
+    rejected_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """A lesson in the ledger. `session`, `result` and `weight_commit` are those of its training."""
+    """A lesson in the ledger. `session`, `result`, `weight_commit`, `trained_at` and `settings` are those of
+    its last training; `Ledger.trainings` has them all.
+    """
 
     id: str
     lesson: Lesson
@@ -51,11 +58,25 @@ class LedgerEntry:
     session: str | None
     result: LessonResult | None
     weight_commit: str | None
+    trained_at: str | None = None
+    settings: Mapping[str, object] | None = None
 
     @property
     def short(self) -> str:
         """The id as people see it."""
         return self.id[:SHORT_ID]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One time that a lesson was trained: when, under which settings, what came of it, in which commit."""
+
+    session: str
+    began_at: str
+    ended_at: str
+    settings: Mapping[str, object]
+    weight_commit: str | None
+    result: LessonResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +133,7 @@ def lesson_from_json(text: str) -> Lesson:
 
 
 def entry_from_row(row: sqlite3.Row) -> LedgerEntry:
-    """An entry from a row of `lessons` joined with its session's weight commit."""
-    result = json.loads(row["result"]) if row["result"] else None
+    """An entry from a row of `lessons` joined with its session and what that did to it."""
     return LedgerEntry(
         row["id"],
         lesson_from_json(row["content"]),
@@ -122,9 +142,30 @@ def entry_from_row(row: sqlite3.Row) -> LedgerEntry:
         row["changed_at"],
         row["superseded_by"],
         row["session"],
-        LessonResult(**result) if result else None,
+        result_from_json(row["result"]),
         row["weight_commit"],
+        row["ended_at"],
+        json.loads(row["settings"]) if row["settings"] else None,
     )
+
+
+def training_from_row(row: sqlite3.Row) -> Training:
+    """One training from a row of `session_lessons` joined with its session."""
+    result = result_from_json(row["result"])
+    assert result is not None, "the query leaves out what has none"
+    return Training(
+        row["id"],
+        row["began_at"],
+        row["ended_at"],
+        json.loads(row["settings"]),
+        row["weight_commit"],
+        result,
+    )
+
+
+def result_from_json(text: str | None) -> LessonResult | None:
+    """A result as the ledger stores it; older ones lack what was not measured then."""
+    return LessonResult(**json.loads(text)) if text else None
 
 
 def session_from_row(connection: sqlite3.Connection, row: sqlite3.Row) -> Session:

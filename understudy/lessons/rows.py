@@ -22,8 +22,11 @@ from understudy.lessons.records import (
     session_from_row,
 )
 
-ENTRY = """select lessons.*, sessions.weight_commit
-    from lessons left join sessions on sessions.id = lessons.session"""
+ENTRY = """select lessons.*, sessions.weight_commit, sessions.ended_at, sessions.settings,
+        session_lessons.result
+    from lessons left join sessions on sessions.id = lessons.session
+    left join session_lessons on session_lessons.session = lessons.session
+        and session_lessons.lesson = lessons.id"""
 LEDGER = "ledger"
 """Who is named where the ledger itself moves a lesson."""
 

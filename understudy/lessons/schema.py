@@ -8,12 +8,30 @@ from pathlib import Path
 
 from understudy.lessons.errors import LedgerVersion
 
-VERSION = 1
+VERSION = 2
 BUSY_SECONDS = 30.0
 """How long a process waits for another's transaction; one takes milliseconds."""
 
 _RETRY_SECONDS = 0.01
-_TABLES = """
+_REQUESTS = """
+create table requests (
+    number integer primary key,
+    key text not null unique,
+    content text not null,
+    state text not null
+        check (state in ('queued', 'running', 'cancelling', 'finished', 'failed', 'cancelled')),
+    about text not null,
+    work blob,
+    answer text,
+    accepted_at text not null,
+    began_at text,
+    ended_at text
+);
+create index requests_by_state on requests (state);
+"""
+_TABLES = (
+    _REQUESTS
+    + """
 create table lessons (
     number integer primary key,
     id text not null unique,
@@ -24,8 +42,7 @@ create table lessons (
     proposed_at text not null,
     changed_at text not null,
     superseded_by text references lessons (id),
-    session text references sessions (id),
-    result text
+    session text references sessions (id)
 );
 create index lessons_by_state on lessons (state);
 create index lessons_by_message on lessons (message);
@@ -58,23 +75,41 @@ create table session_lessons (
     position integer not null,
     lesson text not null references lessons (id),
     is_open integer not null,
+    result text,
     primary key (session, position)
 );
 create unique index one_open_session on session_lessons (lesson) where is_open = 1;
 create table marks (name text primary key, value text not null);
 """
+)
+_MIGRATIONS = {
+    1: _REQUESTS
+    + """
+alter table session_lessons add column result text;
+update session_lessons set result = (
+    select lessons.result from lessons
+    where lessons.id = session_lessons.lesson and lessons.session = session_lessons.session
+);
+alter table lessons drop column result;
+""",
+}
+"""What leads from each older schema to the next. 1 kept a lesson's last result only and no requests."""
 
 
 def prepare(path: Path) -> None:
-    """Make the database if there is none; `LedgerVersion` if a newer program made it."""
+    """Make the database if there is none, and bring an older one to this schema.
+
+    Raises `LedgerVersion` if a newer program made it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(_open(path)) as connection:
         _set_wal(connection)
         connection.execute("begin immediate")
         version = connection.execute("pragma user_version").fetchone()[0]
-        if version == 0:
-            for statement in _statements(_TABLES):
-                connection.execute(statement)
+        scripts = [_TABLES] if version == 0 else [_MIGRATIONS[old] for old in range(version, VERSION)]
+        for statement in (one for script in scripts for one in _statements(script)):
+            connection.execute(statement)
+        if scripts:
             connection.execute(f"pragma user_version = {VERSION}")
         connection.execute("commit")
     if version > VERSION:
