@@ -12,9 +12,12 @@ from understudy.workspace import Rehearsal, Workspace
 
 FILE = "conversations/talk.md"
 COMMANDS = (
-    *("init", "serve", "threads", "start", "reply", "edit", "say", "train", "status", "demo"),
+    *("init", "serve", "threads", "start", "reply", "edit", "say", "train", "finetune", "status", "demo"),
+    *("study", "report", "pull", "push", "merge-driver"),
     *("show", "post", "move", "split", "delete", "rename", "merge", "search", "history", "export", "import"),
     *("lessons list", "lessons show", "lessons approve", "lessons reject", "weights log", "weights restore"),
+    *(f"weights {verb}" for verb in ("commit", "show", "diff", "checkout", "revert", "verify", "gc")),
+    *(f"weights {verb}" for verb in ("diagnose", "sync", "vector", "apply", "negate", "merge", "conflicts")),
 )
 
 
@@ -115,7 +118,9 @@ def test_making_a_workspace_with_a_model_of_ones_own(tmp_path: Path, model: Path
         (("lessons", "list", "unheard", "-w", "{root}"), "unheard"),
         (("train", "-w", "{root}"), "expected a running server"),
         (("status", "-w", "{root}"), "expected a running server"),
-        (("weights", "restore", "initial", "-w", "{root}"), "expected a running server"),
+        (("finetune", "{root}/replay.jsonl", "-w", "{root}"), "expected a running server"),
+        (("finetune", "{root}/understudy.toml", "-w", "{root}"), "line 1: expected JSON"),
+        (("weights", "restore", "initial", "-w", "{root}"), "nothing to restore"),
         (("demo", "--conversation", "{root}/nothing.md"), "expected a conversation file at"),
         (("demo", "--lessons", "0"), "expected 1 to 100 lessons, got 0"),
         (("dance",), "dance"),

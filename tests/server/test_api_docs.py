@@ -8,10 +8,23 @@ from typing import get_type_hints
 import pytest
 from api_server import Served, small_server
 from starlette.routing import Route
+from workspace_server import idle_service, small_workspace
 
-from understudy.lessons import Example
 from understudy.server.bodies import ChatBody, CompletionBody, ScoreBody, ScoredSequence
-from understudy.server.training_routes import CancelBody, LessonsBody, RestoreBody, TrainBody
+from understudy.server.lesson_bodies import SHAPES
+from understudy.server.messages import MAX_BODY_BYTES
+from understudy.server.metrics import TrainingMetrics
+from understudy.server.session_settings import SESSION_FIELDS
+from understudy.server.training_answers import LessonsAnswer, RevisedAnswer, SessionAnswer, Status, Synced
+from understudy.server.training_bodies import (
+    AdoptBody,
+    CancelBody,
+    ExampleBody,
+    FinetuneBody,
+    RestoreBody,
+    TrainBody,
+    TrainLessonsBody,
+)
 
 ROOT = Path(__file__).parents[2]
 BODIES = (
@@ -20,10 +33,18 @@ BODIES = (
     ScoreBody,
     ScoredSequence,
     TrainBody,
-    LessonsBody,
+    ExampleBody,
+    FinetuneBody,
+    *SHAPES,
+    TrainLessonsBody,
     CancelBody,
     RestoreBody,
-    Example,
+    AdoptBody,
+    SessionAnswer,
+    LessonsAnswer,
+    RevisedAnswer,
+    Status,
+    Synced,
 )
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 
@@ -45,12 +66,10 @@ def test_every_route_is_described(served: Served) -> None:
 def test_the_training_routes_are_described() -> None:
     sources = [file.read_text(encoding="utf-8") for file in (ROOT / "understudy" / "server").glob("*.py")]
     routes = [
-        found
-        for source in sources
-        for found in re.findall(r'Route\("([^"]+)", \w+, methods=\["(\w+)"\]\)', source)
+        found for source in sources for found in re.findall(r'ApiRoute\(\s*"(\w+)",\s*"([^"]+)"', source)
     ]
-    assert len(routes) > 7
-    for path, method in routes:
+    assert len(routes) >= 16
+    for method, path in routes:
         assert f"{method} {path.replace(':path', '')}" in PAGE
 
 
@@ -58,6 +77,12 @@ def test_the_training_routes_are_described() -> None:
 def test_every_field_is_described(body: type) -> None:
     for field in get_type_hints(body):
         assert f"`{field}`" in PAGE or f'"{field}"' in PAGE, field
+
+
+def test_every_setting_and_the_largest_body_are_described() -> None:
+    for setting in SESSION_FIELDS:
+        assert f"`{setting}`" in PAGE, setting
+    assert f"{MAX_BODY_BYTES:,} bytes" in PAGE
 
 
 def test_every_error_code_is_described() -> None:
@@ -68,8 +93,11 @@ def test_every_error_code_is_described() -> None:
         assert f"`{code}`" in PAGE, code
 
 
-def test_every_metric_is_described(served: Served) -> None:
+def test_every_metric_is_described(served: Served, tmp_path: Path) -> None:
     names = {family.name for family in served.app.state.metrics.registry.collect()}
-    assert len(names) >= 8
+    with idle_service(small_workspace(tmp_path)) as service:
+        service.counts.loss = service.counts.kl = 0.0
+        names |= {family.name for family in TrainingMetrics(service).collect()}
+    assert len(names) >= 18
     for name in names:
         assert f"`{name}`" in PAGE or f"`{name}_total`" in PAGE

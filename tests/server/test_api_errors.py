@@ -51,7 +51,7 @@ def refused(answer: httpx2.Response, status: int) -> dict[str, Any]:
         ({"messages": "hi"}, "messages", "Expected `array`, got `str`, got 'hi'"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing required field"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "got `null`"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages", "system, developer, user, assistant"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "system, developer, user, as"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
             "messages[0].content[0].type",

@@ -33,7 +33,10 @@ _HELP = {
     "merge-driver": "Merge conversations by message, as Git's merge driver; --install makes Git call it.",
     "say": "Let the model answer a message in its thread.",
     "train": "Train the approved lessons now, or only say what that would do.",
+    "finetune": "Teach the running server the lessons of a JSON Lines file.",
     "status": "What the server and the trainer are doing.",
+    "report": "Write what a training session did: outcomes, margins, losses, what moved.",
+    "study": "Watch a model learn: counts and margins, parts that carry it, flat or sharp.",
     "demo": "The main job, measured: corrections become durable behaviour.",
 }
 _ELSEWHERE = {  # these names cannot name a module
@@ -53,12 +56,34 @@ for _name, _help in {
     lessons.command(f"understudy.cli.lessons:{_name}_lessons", name=_name, help=_help)
 app.command(lessons)
 
-weights = App(name="weights", help="The weights' history: log, restore.")
-for _name, _help in {
-    "log": "List the weight commits, newest last.",
-    "restore": "Bring the weights back to a commit, bit for bit.",
+weights = App(name="weights", help="The weights' history: commits, what moved, going back, the files.")
+for _file, _commands in {
+    "weights": {
+        "log": "List the weight commits, newest last.",
+        "show": "Show one weight commit: who, why, lessons, settings, effect.",
+        "commit": "Record values that another tool made as a weight commit.",
+        "checkout": "Bring the weights back to what they were at a commit, bit for bit.",
+        "restore": "The same as checkout.",
+        "revert": "Undo a commit and all that came after it, bit for bit.",
+        "sync": "Bring the model directory's files up to the newest commit.",
+    },
+    "inspecting": {
+        "diff": "Show what moved between two commits, by layer, matrix and head.",
+        "verify": "Check every file, record and delta against the recorded hashes.",
+        "diagnose": "Compare live weights, journal and disk.",
+        "gc": "Remove leftovers, and with --keep the deltas of older commits.",
+    },
+    "vectors": {
+        "vector": "Write a task vector: what leads from one state of the weights to another.",
+        "apply": "Add a task vector, times a scale, to a model.",
+        "negate": "Write the vector that takes away what another brings.",
+        "merge": "Merge task vectors and models: task arithmetic, TIES, DARE, linear, slerp.",
+        "conflicts": "Compare task vectors: where do behaviours stand in each other's way?",
+    },
 }.items():
-    weights.command(f"understudy.cli.weights:{_name}_weights", name=_name, help=_help)
+    for _name, _help in _commands.items():
+        _verb = "checkout" if _name == "restore" else _name
+        weights.command(f"understudy.cli.{_file}:{_verb}_weights", name=_name, help=_help)
 app.command(weights)
 
 

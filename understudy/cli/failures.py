@@ -40,9 +40,16 @@ def _expected() -> tuple[type[Exception], ...]:
     found += [EmptyAnswer, NothingToAnswer]
     if "understudy.engine" in sys.modules:  # never load torch only to report an error
         from understudy.engine import EngineError
+
+        found.append(EngineError)
+    if "understudy.weights" in sys.modules:
         from understudy.weights import WeightsError
 
-        found += [EngineError, WeightsError]
+        found.append(WeightsError)
+    if "understudy.watching" in sys.modules:
+        from understudy.watching import StudyError
+
+        found.append(StudyError)
     if "understudy.demo" in sys.modules:
         from understudy.demo import DemoError
 

@@ -9,10 +9,12 @@ from understudy.cli.failures import CommandError
 from understudy.cli.options import AuthorOption, WorkspaceOption, author_or_login
 
 if TYPE_CHECKING:
-    from understudy.lessons import Ledger
+    from understudy.lessons import Ledger, Training
     from understudy.workspace import Workspace
 
 StateOption = Literal["proposed", "approved", "trained", "kept", "reverted", "refused"]
+_SETTINGS = ("objective", "lr", "rank", "epochs", "replay", "gate")
+"""Of a session, what people ask about first; the ledger has them all."""
 AllOption = Annotated[bool, Parameter(name="--all", help="All that are proposed.")]
 
 
@@ -49,12 +51,30 @@ def show_lessons(lesson: str, *, workspace: WorkspaceOption = Path()) -> None:
     for turn in entry.lesson.context:
         print(f"{turn.role:<9}{turn.content}")
     print(f"rejected {entry.lesson.rejected}\nchosen   {entry.lesson.chosen}")
-    if entry.result is not None:
-        gated = ", known already: no step was taken" if entry.result.gated else ""
-        print(f"loss     {entry.result.loss_before} -> {entry.result.loss_after} nats per token{gated}")
-        print(f"weights  {entry.weight_commit}")
+    for training in ledger.trainings(entry.id):
+        _show_training(training)
     for event in ledger.history(entry.id):
         print(f"{event.at}  {event.state_from or '-'} -> {event.state_to}  by {event.by}  {event.why or ''}")
+
+
+def _show_training(training: "Training") -> None:
+    """One training of a lesson: when, with which settings, what it did, and the weight commit."""
+    settings, result = training.settings, training.result
+    told = ", ".join(f"{name} {settings[name]}" for name in _SETTINGS if name in settings)
+    gated = ", known already: no step was taken" if result.gated else ""
+    print(f"trained  {training.ended_at}, {told}")
+    print(f"loss     {_number(result.loss_before)} -> {_number(result.loss_after)} nats per token{gated}")
+    for name, before, after in (
+        ("chosen", result.chosen_before, result.chosen_after),
+        ("rejected", result.rejected_before, result.rejected_after),
+    ):
+        if before is not None:
+            print(f"log p    {_number(before)} -> {_number(after)} nats for the whole {name} answer")
+    print(f"weights  {training.weight_commit}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def approve_lessons(

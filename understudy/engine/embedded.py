@@ -61,7 +61,7 @@ class EmbeddedEngine:
         self.directory = directory
         self.loaded = load_model(directory, settings.dtype)
         self.texts = TokenTexts(self.loaded.tokenizer)
-        self.shared = SharedWeights.create(self.loaded.model)
+        self.shared = SharedWeights.create(self.loaded.model, directory)
         self.weight_commit: str | None = None
         self._turns = Turns()
         self._pool = RequestPool(

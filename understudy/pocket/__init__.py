@@ -6,7 +6,14 @@ Nothing here loads torch: the modules that make and measure a model do, and are 
 from understudy.pocket.cards import MissingCard, card, checkpoint_directory
 from understudy.pocket.corpus import Document, documents, render
 from understudy.pocket.house import new_workspace
-from understudy.pocket.scenarios import PocketLesson, behaviours, dialogue, lessons, replay
+from understudy.pocket.scenarios import (
+    PocketLesson,
+    behaviours,
+    dialogue,
+    held_out_lessons,
+    lessons,
+    replay,
+)
 from understudy.pocket.states import StateOfMind, states_of_mind
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "checkpoint_directory",
     "dialogue",
     "documents",
+    "held_out_lessons",
     "lessons",
     "new_workspace",
     "render",

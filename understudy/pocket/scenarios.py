@@ -44,20 +44,26 @@ def _scenario(random: Random, split: Split, messages: tuple[ChatMessage, ...], t
     return Scenario(speak_as(random, list(messages), split) if named else messages, target)
 
 
-def _directions(split: Split) -> tuple[Scenario, ...]:
-    """Directions that name a real held-out noun or a pseudo-word by turns, most with a held-out verb."""
+@cache
+def _directed(split: Split) -> tuple[tuple[Scenario, str], ...]:
+    """Directions that name a real held-out noun or a pseudo-word by turns, most with a held-out verb; and
+    what it is to act on each."""
     random = Random(f"directions {split}")
     nouns = list(vocabulary.all_nouns(split))
     random.shuffle(nouns)
 
-    def scenario(number: int) -> Scenario:
+    def directed(number: int) -> tuple[Scenario, str]:
         thing = nouns[number // 2 % len(nouns)] if number % 2 else vocabulary.pseudo_thing(random, split)
         known = number >= UNKNOWN_VERB_DIRECTIONS
         frame = random.choice(vocabulary.frames("train")) if known else None
         said = direct(random, split, thing=thing, frame=frame)
-        return _scenario(random, split, (user(said.text),), thing)
+        return _scenario(random, split, (user(said.text),), thing), said.acceptance
 
-    return tuple(scenario(number) for number in range(UNKNOWN_VERB_DIRECTIONS + KNOWN_VERB_DIRECTIONS))
+    return tuple(directed(number) for number in range(UNKNOWN_VERB_DIRECTIONS + KNOWN_VERB_DIRECTIONS))
+
+
+def _directions(split: Split) -> tuple[Scenario, ...]:
+    return tuple(scenario for scenario, _ in _directed(split))
 
 
 def _harm(random: Random, split: Split, kind: Harm) -> Scenario:
@@ -180,6 +186,14 @@ def lessons(draw: int, count: int) -> tuple[PocketLesson, ...]:
         if said.thing not in {lesson.thing for lesson in found[-20:]}:
             found.append(PocketLesson(prompt, said.acceptance, said.thing))
     return tuple(found)
+
+
+def held_out_lessons(split: Split) -> tuple[PocketLesson, ...]:
+    """The directions that a split measures with, each with the answer a person wants. Never trained on."""
+    return tuple(
+        PocketLesson(scenario.prompt, acceptance, scenario.target)
+        for scenario, acceptance in _directed(split)
+    )
 
 
 _KEPT: tuple[DocumentKind, ...] = ("harm", "unclear")

@@ -9,13 +9,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from understudy.config import ServerSettings
-from understudy.server.auth import GuardMiddleware
+from understudy.server.answer_bodies import (
+    ChatCompletion,
+    Health,
+    ModelCard,
+    ModelList,
+    Scores,
+    TextCompletion,
+)
+from understudy.server.auth import GuardMiddleware, is_loopback
+from understudy.server.bodies import ChatBody, CompletionBody, ScoreBody
 from understudy.server.completions import check_model, complete_chat, complete_text
 from understudy.server.messages import BodyLimitMiddleware, json_response
 from understudy.server.metrics import Metrics, MetricsMiddleware, show_metrics
+from understudy.server.openapi import show_document
+from understudy.server.operations import JSON, ApiRoute, Operation, Parameter
 from understudy.server.refusals import ErrorsMiddleware, explain_http
 from understudy.server.score import score_sequences
 
@@ -44,13 +55,7 @@ def create_app(
     metrics = Metrics(engine)
     app = Starlette(
         routes=[
-            Route("/health", show_health, methods=["GET"]),
-            Route("/metrics", show_metrics, methods=["GET"]),
-            Route("/v1/models", list_models, methods=["GET"]),
-            Route("/v1/models/{model:path}", show_model, methods=["GET"]),
-            Route("/v1/chat/completions", complete_chat, methods=["POST"]),
-            Route("/v1/completions", complete_text, methods=["POST"]),
-            Route("/score", score_sequences, methods=["POST"]),
+            *_own_routes(),
             *extra_routes,
         ],
         middleware=[
@@ -62,6 +67,7 @@ def create_app(
         exception_handlers={HTTPException: explain_http},
         lifespan=lifespan,
     )
+    app.state.local = is_loopback(settings.host)
     app.state.engine = engine
     app.state.settings = settings
     app.state.token = token
@@ -70,8 +76,41 @@ def create_app(
     return app
 
 
+def _own_routes() -> list[BaseRoute]:
+    """What every server answers, also one without a workspace."""
+    model = Parameter("model", "path", "The served model's name.")
+    generating = (404, 429, 503)
+    return [
+        ApiRoute("GET", "/health", show_health, Operation("server", {200: Health})),
+        ApiRoute("GET", "/metrics", show_metrics, Operation("server", {200: "text/plain"})),
+        ApiRoute("GET", "/openapi.json", show_document, Operation("server", {200: JSON})),
+        ApiRoute("GET", "/v1/models", list_models, Operation("completions", {200: ModelList})),
+        ApiRoute(
+            "GET",
+            "/v1/models/{model:path}",
+            show_model,
+            Operation("completions", {200: ModelCard}, refusals=(404,), parameters=(model,)),
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/chat/completions",
+            complete_chat,
+            Operation("completions", {200: ChatCompletion}, ChatBody, generating, streams=True),
+        ),
+        ApiRoute(
+            "POST",
+            "/v1/completions",
+            complete_text,
+            Operation("completions", {200: TextCompletion}, CompletionBody, generating, streams=True),
+        ),
+        ApiRoute(
+            "POST", "/score", score_sequences, Operation("scores", {200: Scores}, ScoreBody, generating)
+        ),
+    ]
+
+
 async def show_health(request: Request) -> Response:
-    """`GET /health`"""
+    """That the server is there, how busy it is, and the weights it serves."""
     engine: EmbeddedEngine = request.app.state.engine
     weights = engine.weights
     return json_response(
@@ -87,12 +126,12 @@ async def show_health(request: Request) -> Response:
 
 
 async def list_models(request: Request) -> Response:
-    """`GET /v1/models`"""
+    """The one model that is served, as a list."""
     return json_response({"object": "list", "data": [_describe(request.app.state.engine)]})
 
 
 async def show_model(request: Request) -> Response:
-    """`GET /v1/models/{model}`"""
+    """The model that is served; 404 for any other name."""
     engine: EmbeddedEngine = request.app.state.engine
     check_model(request.path_params["model"], engine)
     return json_response(_describe(engine))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 
 from understudy.server.app import create_app
+from understudy.server.metrics import TrainingMetrics
 from understudy.server.training import TrainingService
 from understudy.server.training_routes import training_routes
 from understudy.server.watcher import keep_tidy, watch
@@ -16,17 +17,24 @@ from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
     from understudy.engine import EmbeddedEngine
+    from understudy.training import Launch
 
 log = logging.getLogger(__name__)
+ORPHAN_SECONDS = 60.0
+"""How long a trainer whose server was killed may take to end: it finishes its step, or its sync."""
 
 
 def open_engine(workspace: Workspace) -> "EmbeddedEngine":
-    """The workspace's model, loaded to be served. A weight commit that was cut off is finished first."""
+    """The workspace's model, loaded to be served. Weight commits that its files do not hold yet come first.
+
+    Raises HistoryBusy when a trainer that an earlier server left behind does not end.
+    """
     from understudy.engine import EmbeddedEngine, locate_model
-    from understudy.weights import WeightHistory
+    from understudy.weights import WeightHistory, teaching
 
     directory = locate_model(workspace.model_path)
-    head = WeightHistory.open(directory).head
+    with teaching(directory, wait_seconds=ORPHAN_SECONDS):
+        head = WeightHistory.open(directory).head
     limits = workspace.settings.server
     engine = EmbeddedEngine(
         workspace.settings.model,
@@ -38,15 +46,24 @@ def open_engine(workspace: Workspace) -> "EmbeddedEngine":
     return engine
 
 
-def create_workspace_app(workspace: Workspace, engine: "EmbeddedEngine") -> Starlette:
-    """The whole server of a workspace. Its lifespan runs the trainer and the watcher."""
-    from understudy.training import TrainerHandle
+def create_workspace_app(
+    workspace: Workspace, engine: "EmbeddedEngine", launch: "Launch | None" = None
+) -> Starlette:
+    """The whole server of a workspace. Its lifespan runs the trainer and the watcher.
 
+    `launch` starts the trainer's process in another way than the usual one.
+    """
+    from understudy.training import TrainerHandle, launch_process
+
+    weights = workspace.settings.weights
     trainer = TrainerHandle(
         engine.shared.manifest,
         engine.directory,
         threads=workspace.settings.model.threads,
         log_file=workspace.trainer_log,
+        sync_seconds=weights.sync_seconds,
+        optimizer_states=weights.optimizer_states,
+        launch=launch or launch_process,
     )
     service = TrainingService(workspace, engine, trainer)
 
@@ -62,13 +79,15 @@ def create_workspace_app(workspace: Workspace, engine: "EmbeddedEngine") -> Star
             await asyncio.gather(*tasks, return_exceptions=True)  # failures were logged as they came
             await trainer.close()
 
-    return create_app(
+    app = create_app(
         engine,
         workspace.settings.server,
         workspace.token,
         extra_routes=training_routes(service),
         lifespan=lifespan,
     )
+    app.state.metrics.registry.register(TrainingMetrics(service))
+    return app
 
 
 def _lasting(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -83,14 +102,14 @@ def _lasting(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
     return task
 
 
-def serve_workspace(workspace: Workspace) -> None:
+def serve_workspace(workspace: Workspace, launch: "Launch | None" = None) -> None:
     """Serve until interrupted; the address is left in the workspace for other commands."""
     from understudy.engine import locate_model
     from understudy.server.running import listening, run_server
     from understudy.weights import owned
 
     with owned(locate_model(workspace.model_path)), open_engine(workspace) as engine:
-        app = create_workspace_app(workspace, engine)
+        app = create_workspace_app(workspace, engine, launch)
         with listening(workspace.settings.server) as (socket, url):
             workspace.announce(url)
             try:

@@ -67,6 +67,13 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost")
 
 
+def needs_token(method: str, path: str, *, local: bool) -> bool:
+    """Whether a request needs the token, on a loopback address (`local`) or another."""
+    if path in ALWAYS_OPEN:
+        return method not in _SAFE_METHODS
+    return not (local and (method in _SAFE_METHODS or path in READING_POSTS))
+
+
 class GuardMiddleware:
     """The check every request passes before it reaches a route."""
 
@@ -99,13 +106,8 @@ class GuardMiddleware:
                 f"expected a request of this server's own pages or of no page, got Origin {origin!r}",
                 code="origin_not_allowed",
             )
-        if not self._is_open(method, path):
+        if needs_token(method, path, local=self._local):
             check_token(headers, self._token)
-
-    def _is_open(self, method: str, path: str) -> bool:
-        if path in ALWAYS_OPEN:
-            return method in _SAFE_METHODS
-        return self._local and (method in _SAFE_METHODS or path in READING_POSTS)
 
     def _is_ours(self, name: str) -> bool:
         if is_loopback(name) or name == self._host:

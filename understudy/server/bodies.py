@@ -21,6 +21,7 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant",
 }
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Bound = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 1})]  # the engine says why
 TokenId = Annotated[int, msgspec.Meta(ge=0)]
 Stops = str | Annotated[list[Annotated[str, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=16)]
 
@@ -111,7 +112,7 @@ class TextPart(msgspec.Struct, forbid_unknown_fields=True):
 class MessageBody(msgspec.Struct, forbid_unknown_fields=True):
     """A chat message. The further fields are those that OpenAI's own answers carry, sent back empty."""
 
-    role: str
+    role: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(_ROLES)})]
     content: str | list[TextPart]
     name: str | None = None
     refusal: None = None
@@ -120,13 +121,14 @@ class MessageBody(msgspec.Struct, forbid_unknown_fields=True):
     audio: None = None
     annotations: list[Any] | None = None
 
-    def spoken(self) -> ChatMessage:
-        """The message as a chat template takes it; OpenAI's `developer` is its `system`."""
+    def spoken(self, where: str) -> ChatMessage:
+        """The message, which stands at `where`, as a chat template takes it; OpenAI's `developer` is its
+        `system`.
+        """
         role = _ROLES.get(self.role)
         if role is None:
-            raise ApiError(
-                400, f"messages: expected a role of {', '.join(_ROLES)}, got {self.role!r}", param="messages"
-            )
+            field = f"{where}.role"
+            raise ApiError(400, f"{field}: expected {', '.join(_ROLES)}, got {self.role!r}", param=field)
         return ChatMessage(role, self._text())
 
     def _text(self) -> str:
@@ -172,7 +174,7 @@ class ChatBody(SamplingBody, kw_only=True):
 class ScoredSequence(msgspec.Struct, forbid_unknown_fields=True):
     """One sequence of `POST /score`: its tokens, or a text to encode, and what to score of it."""
 
-    ranges: list[tuple[int, int]]
+    ranges: Annotated[list[tuple[Bound, Bound]], msgspec.Meta(extra_json_schema={"minItems": 1})]
     token_ids: list[TokenId] | None = None
     text: str | None = None
 

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 
 async def complete_chat(request: Request) -> Response:
-    """`POST /v1/chat/completions`"""
+    """Answer a chat, as OpenAI's API does; with `stream`, as server-sent events."""
     body = await read_body(request, ChatBody)
     engine: EmbeddedEngine = request.app.state.engine
     _check_body(body, engine)
 
-    messages = [message.spoken() for message in body.messages]
+    messages = [message.spoken(f"messages[{place}]") for place, message in enumerate(body.messages)]
 
     def encode() -> list[tuple[int, ...]]:
         from understudy.engine import encode_chat
@@ -59,7 +59,7 @@ async def complete_chat(request: Request) -> Response:
 
 
 async def complete_text(request: Request) -> Response:
-    """`POST /v1/completions`"""
+    """Continue texts or token ids, as OpenAI's API does; with `stream`, as server-sent events."""
     body = await read_body(request, CompletionBody)
     engine: EmbeddedEngine = request.app.state.engine
     _check_body(body, engine)
@@ -190,6 +190,7 @@ class _Running:
 
     def _count(self, completion_tokens: int) -> dict[str, int]:
         usage = count_usage(self.request.prompts, completion_tokens)
+        self.metrics.staleness.observe(self.engine.weights.step - self.before.step)
         self.metrics.tokens.labels("prompt").inc(usage["prompt_tokens"])
         self.metrics.tokens.labels("completion").inc(usage["completion_tokens"])
         return usage

@@ -1,7 +1,7 @@
 """JSON in and out: bodies read and checked against a msgspec type, answers written."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,7 +14,7 @@ from understudy.server.errors import ApiError
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""A million tokens of English fit three times."""
+"""The largest body: a million tokens of English fit three times. More lessons go in several requests."""
 _SHOWN_CHARACTERS = 80
 
 
@@ -32,8 +32,13 @@ async def read_body(request: Request, kind: type[T]) -> T:
     return parse_body(await request.body(), kind)
 
 
-def parse_body(raw: bytes, kind: type[T]) -> T:
+def parse_body(raw: bytes | msgspec.Raw, kind: type[T]) -> T:
     """`raw` as a `kind`; raises ApiError(400)."""
+    return convert(raw, kind, "")
+
+
+def convert(raw: bytes | msgspec.Raw, kind: type[T], where: str) -> T:
+    """The part of a body that stands at `where`, as a `kind`; raises ApiError(400) that names the field."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -41,22 +46,27 @@ def parse_body(raw: bytes, kind: type[T]) -> T:
         path = path.rstrip("`")
         unknown = re.search(r"unknown field `(.*)`", reason)
         if unknown:
-            field = _join(path, unknown[1])
-            fields = getattr(kind, "__struct_fields__", ())
-            known = f" ({', '.join(fields)})" if path in ("", "$") and fields else ""
-            raise ApiError(
-                400,
-                f"{field}: expected only the fields this server knows{known}, got this one too",
-                param=field,
-                code="unknown_parameter",
-            ) from error
+            fields = getattr(kind, "__struct_fields__", ()) if path in ("", "$") else ()
+            raise unknown_field(_join(where, path, unknown[1]), fields) from error
         missing = re.search(r"missing required field `(.*)`", reason)
-        field = _join(path, missing[1]) if missing else path.removeprefix("$").removeprefix(".")
-        came = "" if missing else _shown(raw, path)
+        field = _join(where, path, missing[1] if missing else "")
+        came = "" if missing else _shown(bytes(raw), path)
         raise ApiError(400, f"{field or 'body'}: {reason}{came}", param=field or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        came = "an empty body" if not raw.strip() else f"something else ({error})"
+        came = "an empty body" if not bytes(raw).strip() else f"something else ({error})"
         raise ApiError(400, f"expected a JSON object as the body, got {came}") from error
+
+
+def unknown_field(field: str, fields: Iterable[str]) -> ApiError:
+    """The refusal of a field that nothing here reads."""
+    known = ", ".join(fields)
+    return ApiError(
+        400,
+        f"{field}: expected only the fields this server knows{f' ({known})' if known else ''}, "
+        "got this one too",
+        param=field,
+        code="unknown_parameter",
+    )
 
 
 class BodyLimitMiddleware:
@@ -107,8 +117,9 @@ def _too_large(size_bytes: int) -> ApiError:
     )
 
 
-def _join(path: str, field: str) -> str:
-    return f"{path}.{field}".removeprefix("$").removeprefix(".")
+def _join(where: str, path: str, field: str) -> str:
+    """`lessons[0]`, `$.messages[1]` and `role` make `lessons[0].messages[1].role`."""
+    return f"{where}{path.removeprefix('$')}{f'.{field}' if field else ''}".removeprefix(".")
 
 
 def _shown(raw: bytes, path: str) -> str:

@@ -1,10 +1,13 @@
 """What the server counts, for Prometheus. Each app has a registry of its own."""
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -12,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from understudy.engine import EmbeddedEngine
+    from understudy.server.training import TrainingService
 
 CLIENT_CLOSED_REQUEST = 499
 """The status, as nginx logs it, of a request whose client left before the answer began."""
+_STEPS = (0, 1, 2, 5, 10, 30, 100, 300, 1000)
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -45,6 +50,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.staleness = Histogram(
+            "understudy_answer_weight_steps",
+            "Optimizer steps that moved the weights while an answer was generated.",
+            buckets=_STEPS,
+            registry=self.registry,
+        )
         for name, meaning, read in (
             ("running", "Requests being generated.", lambda: engine.running),
             ("waiting", "Requests waiting for their turn.", lambda: engine.waiting),
@@ -54,8 +65,44 @@ class Metrics:
             Gauge(f"understudy_{name}", meaning, registry=self.registry).set_function(read)
 
 
+class TrainingMetrics(Collector):
+    """What training did and does, read off the service when someone asks."""
+
+    def __init__(self, service: "TrainingService") -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of now. Gauges without a value yet are left out."""
+        service, trainer = self._service, self._service.trainer.status
+        sessions = CounterMetricFamily(
+            "understudy_training_sessions", "Sessions by how they ended.", labels=("result",)
+        )
+        for result in ("finished", "failed", "cancelled"):
+            sessions.add_metric((result,), service.counts.sessions[result])
+        yield sessions
+        counts, since = service.counts, trainer.unsynced_since
+        yield CounterMetricFamily(
+            "understudy_training_steps", "Optimizer steps that sessions took.", value=counts.steps
+        )
+        yield CounterMetricFamily("understudy_trainer_deaths", "Trainers that died.", value=trainer.deaths)
+        for name, meaning, value in (
+            ("training_loss", "Loss of the last step, nats per token.", counts.loss),
+            ("training_kl", "KL from the weights before the last session, nats per token.", counts.kl),
+            ("training_queue", "Requests to train that have not ended.", service.queue_length),
+            ("trainer_alive", "1 while there is a trainer.", trainer.alive),
+            ("unsynced_commits", "Weight commits that the model directory lacks.", trainer.pending),
+            (
+                "unsynced_seconds",
+                "Age of the oldest weight commit that the model directory lacks; 0 without one.",
+                0.0 if since is None else max(0.0, time.time() - since),
+            ),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(f"understudy_{name}", meaning, value=float(value))
+
+
 async def show_metrics(request: Request) -> Response:
-    """`GET /metrics`"""
+    """What the server counts, for Prometheus."""
     metrics: Metrics = request.app.state.metrics
     return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 

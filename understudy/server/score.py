@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def score_sequences(request: Request) -> Response:
-    """Scores each sequence's ranges; answers the log-probabilities and all token ids, in order."""
+    """Log-probabilities of chosen ranges of token ids or texts, each token given all before it."""
     body = await read_body(request, ScoreBody)
     engine: EmbeddedEngine = request.app.state.engine
     settings: ServerSettings = request.app.state.settings

@@ -1,42 +1,76 @@
-"""Training beside serving: sessions of the one trainer, over approved lessons and over raw examples."""
+"""Training beside serving: sessions of the one trainer, over approved lessons and over requests."""
 
 import asyncio
+import hashlib
 import logging
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from pydantic import ValidationError
 
 from understudy.config import TrainingSettings
-from understudy.lessons import Example, LedgerEntry, LessonError, LessonResult
+from understudy.lessons import (
+    Example,
+    LedgerEntry,
+    LessonError,
+    QueueFull,
+    RequestConflict,
+    RequestQueue,
+    TrainingRequest,
+    UnknownRequest,
+)
 from understudy.server.errors import ApiError
 from understudy.server.preparation import Preparation, Unteachable
+from understudy.server.session_settings import resolve_settings
+from understudy.server.training_status import (
+    Result,
+    describe_request,
+    describe_running,
+    describe_trainer,
+    describe_waiting,
+    lesson_result,
+)
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
     from understudy.engine import EmbeddedEngine
-    from understudy.training import Finished, RunSession, TrainerHandle
+    from understudy.training import Finished, RunSession, Stepped, TrainerHandle
 
 log = logging.getLogger(__name__)
 APPROVAL_POLL_SECONDS = 0.2
+TRAINER_RETRY_SECONDS = 2.0
 
-Result = dict[str, Any]
-"""A session's result as the API answers it."""
+
+@dataclass(slots=True)
+class Counts:
+    """What the metrics tell: steps taken, sessions by how they ended, the last step's loss, the last KL."""
+
+    steps: int = 0
+    sessions: Counter[str] = field(default_factory=Counter)
+    loss: float | None = None
+    kl: float | None = None
 
 
 class TrainingService:
-    """Turns approved lessons and raw examples into sessions. All methods belong to one event loop."""
+    """Turns approved lessons and requests into sessions. All methods belong to one event loop.
+
+    Requests wait in a queue on disk: what `submit` acknowledged is run once, by the next server if this one
+    dies. Approved lessons wait in the ledger.
+    """
 
     def __init__(self, workspace: Workspace, engine: "EmbeddedEngine", trainer: "TrainerHandle") -> None:
         self.workspace = workspace
         self.engine = engine
         self.trainer = trainer
+        self.preparation = Preparation(workspace, engine)
+        self.counts = Counts()
         self._ledger = workspace.ledger
-        self._preparation = Preparation(workspace, engine)
-        self._queued: set[asyncio.Task[Result]] = set()
+        self._requests = RequestQueue(self._ledger.path)
+        self._wake = asyncio.Event()
+        self._ends: dict[str, asyncio.Event] = {}
         self._set_aside: set[str] = set()
         self._last: Result | None = None
         self._stopped: str | None = None
@@ -44,7 +78,7 @@ class TrainingService:
     # ------------------------------------------------------------------ by itself
 
     async def run(self) -> None:
-        """Start the trainer, finish what an earlier server left open, then train what gets approved.
+        """Start the trainer, finish what an earlier server left open, then train what comes.
 
         Without a trainer the server goes on serving; the status says why. Any other failure is raised,
         and the status says that training stopped.
@@ -54,6 +88,9 @@ class TrainingService:
         except Exception as error:
             self._stopped = f"{type(error).__name__}: {error}"
             raise
+        finally:
+            for end in self._ends.values():
+                end.set()  # whoever waits sees that it did not happen
 
     async def _run(self) -> None:
         from understudy.training import TrainerUnavailable
@@ -65,25 +102,35 @@ class TrainingService:
             self._stopped = str(error)
             return
         self.engine.weight_commit = self.trainer.status.commit
-        await asyncio.to_thread(self._preparation.rehearsals)
+        await asyncio.to_thread(self.preparation.rehearsals)
         await self._finish_open_sessions()
         self._settle("server")
         while True:
-            waiting = [e.id for e in self._ledger.list("approved") if e.id not in self._set_aside]
-            if waiting and self.workspace.settings.training.on_approval:
-                await self._train_quietly(waiting)
-            await asyncio.sleep(APPROVAL_POLL_SECONDS)
+            self._wake.clear()
+            try:
+                busy = await self._run_next_request()
+                busy = await self._train_approved() or busy
+            except TrainerUnavailable as error:  # its handle goes on trying to bring it back
+                log.error("training waits for a trainer: %s", error)
+                await asyncio.sleep(TRAINER_RETRY_SECONDS)
+                continue
+            if not busy:
+                await _either(self._wake, APPROVAL_POLL_SECONDS)
 
-    async def _train_quietly(self, ids: Sequence[str]) -> None:
+    async def _train_approved(self) -> bool:
         from understudy.training import TrainingFailed
 
+        waiting = [e.id for e in self._ledger.list("approved") if e.id not in self._set_aside]
+        if not waiting or not self.workspace.settings.training.on_approval:
+            return False
         try:
-            result = await self.train_lessons(ids, {}, dry_run=False)
+            result = await self.train_lessons(waiting, {}, dry_run=False)
             self._set_aside.update(one["id"] for one in result["not_taught"])
         except (TrainingFailed, ApiError, LessonError) as error:
             log.warning("approved lessons were not trained: %s", error)
-            self._set_aside.update(ids)  # until someone asks: the same failure would come again at once
+            self._set_aside.update(waiting)  # until someone asks: the same failure would come again at once
             self._last = {"state": "failed", "error": str(error)}
+        return True
 
     async def _finish_open_sessions(self) -> None:
         """Sessions open when a server died: the trainer knows which were committed, and runs the others."""
@@ -93,16 +140,152 @@ class TrainingService:
         for session in ledger.open_sessions():
             entries = [ledger.get(identity) for identity in session.lesson_ids]
             settings = TrainingSettings.model_validate(dict(session.settings))
-            taught = [(entry, self._preparation.example(entry)) for entry in entries]
+            taught = [(entry, self.preparation.example(entry)) for entry in entries]
             try:
                 await self._teach(session.id, taught, settings)
             except TrainingFailed as error:
                 log.warning("session %s was given up: %s", session.id, error)
 
-    # ------------------------------------------------------------------ sessions
+    # ------------------------------------------------------------------ requests
+
+    async def submit(
+        self,
+        examples: tuple[Example, ...],
+        *,
+        settings: Mapping[str, Any],
+        key: str,
+        message: str,
+        author: str,
+        dry_run: bool = False,
+        wait: bool = False,
+        content: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Take on a session over examples, or find the one of this key; with `wait`, see it through.
+
+        Once this returns the request is on disk. `content` is the fingerprint of what was asked (by default
+        made of the other arguments): the same key with another one is refused. `extra` goes into all answers.
+
+        Raises ApiError for examples, settings or a key that cannot be used and for a full queue, and
+        TrainingFailed when `wait` and the session did not happen.
+        """
+        if content is None:
+            asked = [examples, dict(settings), message, author, dry_run]
+            content = hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()
+        if self.known(key, content) is None:
+            resolved = await self.settings(settings)
+            self.preparation.check(examples)
+            await self._accept(
+                self._work(key, examples, resolved, message, author, dry_run, content), resolved, extra or {}
+            )
+        return await self._end_of(key) if wait else describe_request(self._requests.find(key))
+
+    def known(self, key: str, content: str) -> Result | None:
+        """The answer about a request that was taken on before; ApiError(409) if it asked otherwise."""
+        try:
+            request = self._requests.known(key, content)
+        except RequestConflict as error:
+            raise ApiError(409, str(error), param="key", code="key_conflict") from error
+        return None if request is None else describe_request(request)
+
+    async def cancel(self, key: str) -> Result:
+        """Take a waiting request back, or have a running session undone (also that of lessons).
+
+        Raises ApiError(404) for a key that is not known, ApiError(409) when it is over.
+        """
+        if key == self.trainer.status.session and not self._is_request(key):
+            await self.trainer.cancel(key)
+            return {"key": key, "state": "cancelling"}
+        try:
+            request = await asyncio.to_thread(self._requests.cancel, key)
+        except UnknownRequest as error:
+            raise ApiError(404, str(error), param="key", code="unknown_key") from error
+        except RequestConflict as error:
+            raise ApiError(409, str(error), param="key", code="request_ended") from error
+        if request.state == "cancelling":
+            await self.trainer.cancel(key)
+        else:
+            self._note_end(request)
+        return {"key": key, "state": request.state}
+
+    async def _accept(
+        self, work: "RunSession", settings: TrainingSettings, extra: Mapping[str, Any]
+    ) -> TrainingRequest:
+        about = {
+            "settings": settings.model_dump(mode="json"),
+            "examples": len(work.examples),
+            "dry_run": work.dry_run,
+            "message": work.message,
+            "author": work.author,
+            "extra": dict(extra),
+        }
+        try:
+            accepted = await asyncio.to_thread(
+                self._requests.accept, work.session, work.digest, about, msgspec.msgpack.encode(work)
+            )
+        except RequestConflict as error:
+            raise ApiError(409, str(error), param="key", code="key_conflict") from error
+        except QueueFull as error:
+            raise ApiError(429, str(error), code="training_busy", headers={"Retry-After": "1"}) from error
+        self._wake.set()
+        return accepted
+
+    async def _end_of(self, key: str) -> Result:
+        """What came of a request, once it has ended. Raises TrainingFailed when it did not happen."""
+        from understudy.training import TrainingCancelled, TrainingFailed
+
+        while not (request := self._requests.find(key)).ended:
+            if self._stopped is not None:
+                raise ApiError(503, self._stopped, code="trainer_unavailable")
+            await self._ends.setdefault(key, asyncio.Event()).wait()
+        if request.state != "finished":
+            error = str((request.answer or {}).get("error"))
+            raise (TrainingCancelled if request.state == "cancelled" else TrainingFailed)(error)
+        return describe_request(request)
+
+    async def _run_next_request(self) -> bool:
+        """Run the oldest request that has not ended; False if there is none.
+
+        While the trainer is unavailable it stays: the next server asks what became of it.
+        """
+        from understudy.training import RunSession, TrainingCancelled, TrainingFailed
+
+        begun = await asyncio.to_thread(self._requests.begin)
+        if begun is None:
+            return False
+        request, stored = begun
+        work = await self._accompanied(msgspec.msgpack.decode(stored, type=RunSession), ())
+        if request.state == "cancelling":
+            await self.trainer.cancel(request.key)
+        try:
+            finished = await self._train(work)
+        except TrainingCancelled as error:
+            ended = self._requests.end(request.key, "cancelled", {"error": str(error)})
+        except TrainingFailed as error:
+            log.warning("a session that was asked for did not happen: %s", error)
+            ended = self._requests.end(request.key, "failed", {"error": str(error)})
+        else:
+            ended = self._requests.end(request.key, "finished", msgspec.to_builtins(finished))
+        self._note_end(ended)
+        return True
+
+    def _note_end(self, request: TrainingRequest) -> None:
+        self.counts.sessions[request.state] += 1
+        self._last = describe_request(request)
+        end = self._ends.pop(request.key, None)
+        if end is not None:
+            end.set()
+
+    def _is_request(self, key: str) -> bool:
+        try:
+            return not self._requests.find(key).ended
+        except UnknownRequest:
+            return False
+
+    # ------------------------------------------------------------------ lessons
 
     async def train_lessons(
-        self, ids: Sequence[str] | None, overrides: dict[str, Any], *, dry_run: bool
+        self, ids: Sequence[str] | None, overrides: Mapping[str, Any], *, dry_run: bool
     ) -> Result:
         """One session over approved lessons (all of them when `ids` is None).
 
@@ -112,13 +295,13 @@ class TrainingService:
         settings = await self.settings(overrides)
         ledger = self._ledger
         entries = [entry for entry in ledger.list("approved") if ids is None or entry.id in ids]
-        taught, unteachable = await asyncio.to_thread(self._preparation.teachable, entries)
+        taught, unteachable = await asyncio.to_thread(self.preparation.teachable, entries)
         if not taught:
             reasons = "".join(f"; lesson {one.lesson} cannot be taught: {one.why}" for one in unteachable)
             raise ApiError(409, f"expected approved lessons to train, found none{reasons}")
         session = uuid.uuid4().hex
         if dry_run:
-            finished = await self.trainer.run(self._request(session, taught, settings, dry_run=True))
+            finished = await self._train(await self._lesson_work(session, taught, settings, dry_run=True))
         else:
             ledger.begin_session(session, [entry.id for entry, _ in taught], settings.model_dump(mode="json"))
             finished = await self._teach(session, taught, settings)
@@ -135,47 +318,37 @@ class TrainingService:
 
         ledger = self._ledger
         try:
-            finished = await self.trainer.run(self._request(session, taught, settings, dry_run=False))
+            finished = await self._train(await self._lesson_work(session, taught, settings, dry_run=False))
         except TrainingFailed as error:
             ledger.abandon_session(session, str(error))
+            self.counts.sessions["failed"] += 1
             raise
         results = {
-            entry.id: LessonResult(outcome.loss_before, outcome.loss_after, outcome.gated)
+            entry.id: lesson_result(outcome)
             for (entry, _), outcome in zip(taught, finished.outcomes, strict=True)
         }
         assert finished.commit is not None
         ledger.finish_session(session, finished.commit, results)
-        self.engine.weight_commit = finished.commit
+        self.counts.sessions["finished"] += 1
         log.info("session %s: %d lessons, commit %s", session, len(taught), finished.commit)
         return finished
 
-    async def train_examples(
-        self, request: "RunSession", overrides: dict[str, Any], *, replay: bool, wait: bool
-    ) -> Result:
-        """One session over raw token ids; `request` comes without settings and replay.
+    async def _lesson_work(
+        self,
+        session: str,
+        taught: Sequence[tuple[LedgerEntry, Example]],
+        settings: TrainingSettings,
+        *,
+        dry_run: bool,
+    ) -> "RunSession":
+        message = f"Learn {len(taught)} lesson{'s' if len(taught) != 1 else ''}"
+        author = ", ".join(sorted({entry.lesson.source.author for entry, _ in taught}))
+        examples = tuple(example for _, example in taught)
+        work = self._work(session, examples, settings, message, author, dry_run, "")
+        ids = tuple(entry.id for entry, _ in taught)
+        return await self._accompanied(msgspec.structs.replace(work, lessons=ids), ids)
 
-        Raises ApiError for examples or settings that cannot be used, TrainingFailed when `wait` and the
-        trainer undid it.
-        """
-        settings = await self.settings({**overrides, **({} if replay else {"replay": 0.0})})
-        self._preparation.check(request.examples)
-        complete = msgspec.structs.replace(
-            request,
-            replay=self._preparation.rehearsals() if replay else (),
-            settings=settings.model_dump(mode="json"),
-        )
-        running = asyncio.create_task(self._run_examples(complete, settings))
-        if wait:
-            return await running
-        self._queued.add(running)
-        running.add_done_callback(self._note_end)
-        return {"session": request.session, "state": "queued", "settings": settings.model_dump(mode="json")}
-
-    async def _run_examples(self, request: "RunSession", settings: TrainingSettings) -> Result:
-        finished = await self.trainer.run(request)
-        if finished.commit is not None:
-            self.engine.weight_commit = finished.commit
-        return self._result(finished, settings, (), ())
+    # ------------------------------------------------------------------ weights
 
     async def restore(self, commit: str | None, author: str) -> str:
         """Bring the weights back to a commit, in place, while they are being served."""
@@ -185,6 +358,19 @@ class TrainingService:
         self.engine.weight_commit = made
         self._settle(author)
         return made
+
+    async def adopt(self, source: str, message: str, author: str) -> Result:
+        """Take the values of a safetensors file or model directory into the served weights, as a commit."""
+        from understudy.training import Adopt
+
+        made = await self.trainer.adopt(Adopt(uuid.uuid4().hex, source, message, author))
+        self.engine.weight_commit = made
+        return {"commit": made, "source": source}
+
+    async def checkpoint(self) -> Result:
+        """Bring the model directory up to the newest commit."""
+        synced: Result = msgspec.to_builtins(await self.trainer.checkpoint(uuid.uuid4().hex))
+        return {name: value for name, value in synced.items() if name not in ("type", "session")}
 
     def _settle(self, author: str) -> None:
         """What the weights no longer hold is no longer trained, and the other way round."""
@@ -197,58 +383,53 @@ class TrainingService:
 
     # ------------------------------------------------------------------ parts
 
-    async def settings(self, overrides: dict[str, Any]) -> TrainingSettings:
+    async def settings(self, overrides: Mapping[str, Any]) -> TrainingSettings:
         """The workspace's settings with `overrides` for a session to come.
 
         Raises ApiError(400) naming what cannot be used, and ApiError(503) when training has stopped.
         """
         if self._stopped is not None:
             raise ApiError(503, self._stopped, code="trainer_unavailable")
-        base = self.workspace.settings.training.model_dump()
-        if not await asyncio.to_thread(self._preparation.rehearsals):
-            base["replay"] = 0.0  # there is nothing to rehearse; the answer's settings say so
-        try:
-            return TrainingSettings.model_validate({**base, **overrides})
-        except ValidationError as error:
-            problems = "; ".join(
-                f"settings.{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
-                for problem in error.errors()
-            )
-            raise ApiError(400, problems, param="settings") from error
+        base = self.workspace.settings.training
+        if not await asyncio.to_thread(self.preparation.rehearsals):
+            base = base.model_copy(update={"replay": 0.0})  # nothing to rehearse; the answer says so
+        return resolve_settings(base, overrides)
 
-    def status(self) -> dict[str, Any]:
-        """What `GET /train/status` says."""
-        ledger = self._ledger
-        return {
-            "trainer": asdict(self.trainer.status),
-            "weight_commit": self.engine.weight_commit,
-            "proposed": len(ledger.list("proposed")),
-            "approved": len(ledger.list("approved")),
-            "queued": len(self._queued),
-            "stopped": self._stopped,
-            "last": self._last,
-        }
-
-    def _request(
+    def _work(
         self,
         session: str,
-        taught: Sequence[tuple[LedgerEntry, Example]],
+        examples: tuple[Example, ...],
         settings: TrainingSettings,
-        *,
+        message: str,
+        author: str,
         dry_run: bool,
+        digest: str,
     ) -> "RunSession":
         from understudy.training import RunSession
 
-        return RunSession(
-            session=session,
-            examples=tuple(example for _, example in taught),
-            replay=self._preparation.rehearsals(),
-            settings=settings.model_dump(mode="json"),
-            message=f"Learn {len(taught)} lesson{'s' if len(taught) != 1 else ''}",
-            author=", ".join(sorted({entry.lesson.source.author for entry, _ in taught})),
-            lessons=tuple(entry.id for entry, _ in taught),
-            dry_run=dry_run,
-        )
+        resolved = settings.model_dump(mode="json")
+        return RunSession(session, examples, (), resolved, message, author, dry_run=dry_run, digest=digest)
+
+    async def _accompanied(self, work: "RunSession", taught: Sequence[str]) -> "RunSession":
+        """With what is mixed in, and what the session is measured on, as they are now."""
+        settings = TrainingSettings.model_validate(work.settings)
+        learned = [e for state in ("trained", "kept") for e in self._ledger.list(state) if e.id not in taught]
+        preparation = self.preparation
+        wanted = settings.replay or settings.reviews
+        replay = await asyncio.to_thread(preparation.replay, learned) if wanted else ()
+        probe = await asyncio.to_thread(preparation.probe, settings.probe_tokens)
+        return msgspec.structs.replace(work, replay=replay, probe=probe)
+
+    async def _train(self, work: "RunSession") -> "Finished":
+        finished = await self.trainer.run(work, self._note_step)
+        if finished.commit is not None:
+            self.engine.weight_commit = finished.commit
+        self.counts.kl = None if finished.kl is None else finished.kl.mean
+        return finished
+
+    def _note_step(self, step: "Stepped") -> None:
+        self.counts.steps += step.skipped is None
+        self.counts.loss = step.loss
 
     def _result(
         self,
@@ -266,8 +447,45 @@ class TrainingService:
         }
         return self._last
 
-    def _note_end(self, task: "asyncio.Task[Result]") -> None:
-        self._queued.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("a session that was asked for did not happen: %s", error)
-            self._last = {"state": "failed", "error": str(error)}
+    # ------------------------------------------------------------------ status
+
+    @property
+    def queue_length(self) -> int:
+        """Requests that have not ended."""
+        return len(self._requests.waiting())
+
+    def status(self, key: str | None = None) -> Result:
+        """What `GET /train/status` says: everything, or of one request. ApiError(404) for an unknown key."""
+        if key is not None:
+            return self._status_of(key)
+        ledger, waiting = self._ledger, self._requests.waiting()
+        return {
+            **describe_trainer(self.trainer.status),
+            "weight_commit": self.engine.weight_commit,
+            "proposed": len(ledger.list("proposed")),
+            "approved": len(ledger.list("approved")),
+            "queued": sum(request.state == "queued" for request in waiting),
+            "queue": [describe_waiting(request) for request in waiting],
+            "stopped": self._stopped,
+            "last": self._last,
+        }
+
+    def _status_of(self, key: str) -> Result:
+        running = describe_running(self.trainer.status)
+        if running is not None and running["session"] != key:
+            running = None
+        try:
+            return {**describe_request(self._requests.find(key)), **(running or {})}
+        except UnknownRequest as error:
+            if running is not None:  # a session over lessons
+                session = self._ledger.session(key)
+                return {"state": "running", "settings": dict(session.settings), **running}
+            raise ApiError(404, str(error), param="key", code="unknown_key") from error
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, or so many seconds have passed."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,104 +1,261 @@
 """The routes of the training API. What writes is guarded by the app: it is not part of its reading API."""
 
-import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from understudy.lessons import Example, LessonError
+from understudy.server.adopting import check_source
 from understudy.server.errors import ApiError
-from understudy.server.messages import json_response, read_body
+from understudy.server.lesson_encoding import Criticised, Revision, encode_lessons, revise
+from understudy.server.messages import json_response, parse_body, read_body
+from understudy.server.operations import ApiRoute, Operation, Parameter
+from understudy.server.session_settings import check_steps
 from understudy.server.training import TrainingService
+from understudy.server.training_answers import (
+    Adopted,
+    Cancelled,
+    LessonsAnswer,
+    Restored,
+    SessionAnswer,
+    Status,
+    Synced,
+)
+from understudy.server.training_bodies import (
+    KEY_PATTERN,
+    AdoptBody,
+    Asked,
+    CancelBody,
+    CheckpointBody,
+    FinetuneBody,
+    RestoreBody,
+    SessionBody,
+    TrainBody,
+    TrainLessonsBody,
+    parse_asked,
+    session_key,
+)
 
 Answer = TypeVar("Answer")
+Body = TypeVar("Body", bound=SessionBody)
 
-
-class TrainBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /train`: examples as token ids. Settings that are not given are the workspace's."""
-
-    examples: tuple[Example, ...]
-    settings: dict[str, Any] = {}
-    message: str = "Trained by request"
-    author: str = "api"
-    session: str | None = None
-    replay: bool = True
-    dry_run: bool = False
-    wait: bool = False
-
-
-class LessonsBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /lessons/train`: train what is approved, now."""
-
-    settings: dict[str, Any] = {}
-    dry_run: bool = False
-
-
-class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /train/cancel`: the running session to undo."""
-
-    session: str
-
-
-class RestoreBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /weights/restore`: the commit to go back to; null is the model as it came."""
-
-    commit: str | None
-    author: str = "api"
+SELF_DISTILLATION = "distillation"
+"""The objective of lessons with a criticism, when the request names none."""
+_KEY_HEADER = Parameter(
+    "Idempotency-Key",
+    "header",
+    "The request's key, in place of `key` in the body.",
+    {"type": "string", "pattern": KEY_PATTERN},
+)
+_KEY_QUERY = Parameter("key", "query", "Tell of this request alone.")
+_SESSION = Operation(
+    "training",
+    {200: SessionAnswer, 202: SessionAnswer},
+    refusals=(409, 422, 429, 503),
+    parameters=(_KEY_HEADER,),
+)
 
 
 def training_routes(service: TrainingService) -> list[Route]:
-    """All routes, bound to one service."""
+    """All routes, bound to one service, with what the API's document says of each."""
+    bound = _Endpoints(service)
+    return [
+        ApiRoute("POST", "/train", bound.train, replace(_SESSION, body=TrainBody)),
+        ApiRoute("POST", "/finetune", bound.finetune, replace(_SESSION, body=FinetuneBody)),
+        ApiRoute(
+            "GET",
+            "/train/status",
+            bound.status,
+            Operation("training", {200: Status | SessionAnswer}, refusals=(404,), parameters=(_KEY_QUERY,)),
+        ),
+        ApiRoute(
+            "POST",
+            "/train/cancel",
+            bound.cancel,
+            Operation("training", {200: Cancelled, 202: Cancelled}, CancelBody, refusals=(404, 409)),
+        ),
+        ApiRoute(
+            "POST",
+            "/lessons/train",
+            bound.train_lessons,
+            Operation("training", {200: LessonsAnswer}, TrainLessonsBody, refusals=(409, 422, 503)),
+        ),
+        ApiRoute(
+            "POST",
+            "/checkpoint",
+            bound.checkpoint,
+            Operation("weights", {200: Synced}, CheckpointBody, refusals=(422, 503), bodiless=True),
+        ),
+        ApiRoute(
+            "POST",
+            "/weights/restore",
+            bound.restore,
+            Operation("weights", {200: Restored}, RestoreBody, refusals=(404, 422, 503)),
+        ),
+        ApiRoute(
+            "POST",
+            "/weights/adopt",
+            bound.adopt,
+            Operation("weights", {200: Adopted}, AdoptBody, refusals=(422, 503)),
+        ),
+    ]
 
-    async def train(request: Request) -> Response:
-        from understudy.training import RunSession
 
-        body = await read_body(request, TrainBody)
-        session = RunSession(
-            session=body.session or uuid.uuid4().hex,
-            examples=body.examples,
-            replay=(),
-            settings={},
-            message=body.message,
-            author=body.author,
-            dry_run=body.dry_run,
-        )
-        running = service.train_examples(
-            session, body.settings, replay=body.replay, wait=body.wait or body.dry_run
-        )
-        result = await _explained(running)
-        return json_response(result, status=202 if result["state"] == "queued" else 200)
+class _Endpoints:
+    """The endpoints. Their docstrings are the API's document."""
 
-    async def train_lessons(request: Request) -> Response:
-        body = await read_body(request, LessonsBody)
-        running = service.train_lessons(None, body.settings, dry_run=body.dry_run)
+    def __init__(self, service: TrainingService) -> None:
+        self._service = service
+
+    async def train(self, request: Request) -> Response:
+        """Train on token ids.
+
+        Without `wait` the answer is 202 as soon as the request is stored; it then survives a restart of the
+        server, and `GET /train/status?key=` tells the rest.
+        """
+        asked, key = await _asked(request, TrainBody)
+        examples = await to_thread.run_sync(lambda: [one.example() for one in asked.body.examples])
+        return await self._submit(asked, key, examples, dict(asked.settings), {})
+
+    async def finetune(self, request: Request) -> Response:
+        """Train on lessons as messages, encoded with the model's chat template.
+
+        A lesson with a criticism is answered anew by the model, with the criticism in view, and the new
+        answer is what it learns to say without; it stands in `revised`.
+        """
+        asked, key = await _asked(request, FinetuneBody)
+        overrides = dict(asked.settings)
+        settings = await self._service.settings(overrides)  # wrong ones cost no generation
+        if self._service.known(key, asked.content) is not None:
+            return await self._submit(asked, key, (), overrides, {})
+        body, preparation = asked.body, self._service.preparation
+        lessons = await to_thread.run_sync(encode_lessons, preparation, body.lessons, body.supervise)
+        criticised = [one for one in lessons if isinstance(one, Criticised)]
+        if criticised:
+            overrides.setdefault("objective", SELF_DISTILLATION)
+        revisions = await self._revise(request, body, criticised, settings.seed)
+        anew = iter(revisions)
+        examples = [next(anew).example if isinstance(one, Criticised) else one for one in lessons]
+        revised = [{"lesson": one.where, "rejected": one.rejected, "answer": one.answer} for one in revisions]
+        return await self._submit(asked, key, examples, overrides, {"revised": revised} if revised else {})
+
+    async def status(self, request: Request) -> Response:
+        """What the trainer is doing: queue, running session, step, loss, speed, what came last."""
+        return json_response(self._service.status(request.query_params.get("key")))
+
+    async def cancel(self, request: Request) -> Response:
+        """Call off a request that waits, or undo the session that runs; the weights are as before it."""
+        body = await read_body(request, CancelBody)
+        result = await _explained(self._service.cancel(body.key))
+        return json_response(result, status=202 if result["state"] == "cancelling" else 200)
+
+    async def train_lessons(self, request: Request) -> Response:
+        """Train the approved lessons, and answer when it is done."""
+        asked = await to_thread.run_sync(parse_asked, await request.body(), TrainLessonsBody)
+        running = self._service.train_lessons(None, dict(asked.settings), dry_run=asked.body.dry_run)
         return json_response(await _explained(running))
 
-    async def cancel(request: Request) -> Response:
-        session = (await read_body(request, CancelBody)).session
-        if service.trainer.status.session != session:
-            raise ApiError(404, f"expected the id of the running session, {session!r} is not running")
-        await service.trainer.cancel(session)
-        return json_response({"session": session, "state": "cancelling"}, status=202)
+    async def checkpoint(self, request: Request) -> Response:
+        """Bring the model directory's files up to date with the weights that are served, now."""
+        raw = await request.body()
+        if raw.strip():
+            parse_body(raw, CheckpointBody)
+        return json_response(await _explained(self._service.checkpoint()))
 
-    async def status(request: Request) -> Response:
-        return json_response(service.status())
-
-    async def restore(request: Request) -> Response:
+    async def restore(self, request: Request) -> Response:
+        """Bring earlier weights back, bit for bit, while they are served. That is a commit too."""
         body = await read_body(request, RestoreBody)
-        commit = await _explained(service.restore(body.commit, body.author))
+        if body.commit is not None:
+            await to_thread.run_sync(check_commit, self._service.engine.directory, body.commit)
+        commit = await _explained(self._service.restore(body.commit, body.author))
         return json_response({"commit": commit, "restores": body.commit})
 
-    return [
-        Route("/train", train, methods=["POST"]),
-        Route("/train/cancel", cancel, methods=["POST"]),
-        Route("/train/status", status, methods=["GET"]),
-        Route("/lessons/train", train_lessons, methods=["POST"]),
-        Route("/weights/restore", restore, methods=["POST"]),
-    ]
+    async def adopt(self, request: Request) -> Response:
+        """Take the weights of a safetensors file or a model directory on this machine, as a commit.
+
+        Names, shapes and types must be those of the served weights. Nothing is executed: only safetensors
+        files are read.
+        """
+        body = await read_body(request, AdoptBody)
+        source = await to_thread.run_sync(check_source, body.source)
+        return json_response(await _explained(self._service.adopt(source, body.message, body.author)))
+
+    # ------------------------------------------------------------------ parts
+
+    async def _submit(
+        self,
+        asked: Asked[Body],
+        key: str,
+        examples: Sequence[Example],
+        overrides: dict[str, Any],
+        extra: dict[str, Any],
+    ) -> Response:
+        check_steps(len(examples), await self._service.settings(overrides))
+        body = asked.body
+        result = await _explained(
+            self._service.submit(
+                tuple(examples),
+                settings=overrides,
+                key=key,
+                message=body.message,
+                author=body.author,
+                dry_run=body.dry_run,
+                wait=body.wait or body.dry_run,
+                content=asked.content,
+                extra=extra,
+            )
+        )
+        return json_response(result, status=202 if result["state"] in ("queued", "running") else 200)
+
+    async def _revise(
+        self, request: Request, body: FinetuneBody, lessons: Sequence[Criticised], seed: int
+    ) -> list[Revision]:
+        from understudy.engine import Sampling
+
+        if not lessons:
+            return []
+        settings = self._service.workspace.settings
+        speaks = settings.participant
+        sampling = Sampling(
+            max_tokens=body.max_tokens or speaks.max_tokens,
+            temperature=speaks.temperature if body.temperature is None else body.temperature,
+            seed=seed,
+        )
+        return await revise(
+            request,
+            self._service.preparation,
+            self._service.engine,
+            lessons,
+            sampling,
+            settings.server.max_batch,
+        )
+
+
+def check_commit(directory: Path, commit: str) -> None:
+    """Raises ApiError(404) unless `commit` is the id of one weight commit, or the beginning of one."""
+    from understudy.weights import read_commits
+
+    found = [one.id for one in read_commits(directory) if one.id.startswith(commit)]
+    if len(found) != 1:
+        raise ApiError(
+            404,
+            f"commit: expected the id of one weight commit, {commit!r} fits {len(found)}: see "
+            "`understudy weights log`",
+            param="commit",
+            code="unknown_commit",
+        )
+
+
+async def _asked(request: Request, kind: type[Body]) -> tuple[Asked[Body], str]:
+    """The request's body, settings and key. A large body is read off the event loop."""
+    asked = await to_thread.run_sync(parse_asked, await request.body(), kind)
+    return asked, session_key(asked.body, request.headers.get("idempotency-key"))
 
 
 async def _explained(work: Awaitable[Answer]) -> Answer:
