@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 from understudy.config import TrainingSettings
-from understudy.demo.curves import MARKS, Laboratory
 from understudy.pocket import behaviours, checkpoint_directory, dialogue, new_workspace
+from understudy.watching import MARKS, Laboratory
 
 SHOWN = (
     "accepts",

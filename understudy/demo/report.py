@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from understudy.behaviours import Rate
-from understudy.demo.curves import Point
 from understudy.demo.findings import Findings, Row
+from understudy.watching import Point
 
 SHOWN_ANSWERS = 12
 INK, OLD, NEW, BAD = "#667085", "#98a2b3", "#2563eb", "#dc2626"

@@ -13,13 +13,14 @@ from pathlib import Path
 from rich.console import Console
 
 from understudy.behaviours import Behaviour, Split
-from understudy.demo.curves import Curves, Laboratory, draw_curves
+from understudy.demo.curves import Curves, draw_curves
 from understudy.demo.findings import Agreement, Correction, Findings, Serving, measure_served
 from understudy.demo.report import print_table, write_report
 from understudy.demo.stage import Client, DemoError, Listener, served, wait_for
 from understudy.engine import EmbeddedEngine, ScoreRequest, encode_text
 from understudy.pocket import PocketLesson, behaviours, checkpoint_directory, dialogue, new_workspace
 from understudy.pocket import lessons as pocket_lessons
+from understudy.watching import Laboratory
 from understudy.workspace import Workspace
 
 SHIPPED = Path(__file__).with_name("conversation.md")
@@ -166,6 +167,7 @@ def compare(workspace: Workspace, client: Client, texts: Sequence[str]) -> Agree
     """The same tokens, scored by the server, by a fresh load of a copy, and by the trainer."""
     sequences = [tuple(encode_text(client.tokenizer, text)) for text in texts]
     theirs = client.token_log_probabilities(sequences)
+    client.call("POST", "/checkpoint")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(workspace.model_path, Path(folder) / "copy"))
         with EmbeddedEngine(workspace.settings.model, copy) as engine:
@@ -192,11 +194,17 @@ def compare(workspace: Workspace, client: Client, texts: Sequence[str]) -> Agree
 def undo_and_redo(workspace: Workspace, client: Client, commit: object) -> bool:
     """Back to the model as it came, and forth again; True when every byte of the files came back."""
     assert isinstance(workspace.model_path, Path)
-    taught = _digest(workspace.model_path)
+    taught = _saved(client, workspace.model_path)
     client.call("POST", "/weights/restore", {"commit": None, "author": PERSON})
-    as_it_came = _digest(workspace.model_path) == _digest(checkpoint_directory())
+    as_it_came = _saved(client, workspace.model_path) == _digest(checkpoint_directory())
     client.call("POST", "/weights/restore", {"commit": commit, "author": PERSON})
-    return as_it_came and _digest(workspace.model_path) == taught
+    return as_it_came and _saved(client, workspace.model_path) == taught
+
+
+def _saved(client: Client, directory: Path) -> str:
+    """The digest of the model's file once it is up to date."""
+    client.call("POST", "/checkpoint")
+    return _digest(directory)
 
 
 def _digest(directory: Path) -> str:
