@@ -42,7 +42,7 @@ from understudy.lessons import ChatMessage, Example
 from understudy.pocket import behaviours, dialogue, new_workspace
 from understudy.training import Apollo, RunSession, TrainerHandle, parameter_groups, run_session
 
-SETTINGS: dict[str, object] = {"epochs": 12, "reviews": 2}
+SETTINGS: dict[str, object] = {"epochs": 12, "reviews": 4}
 """Changes to the pocket workspace's settings; docs/LOG.md says why."""
 
 KEPT = ("pushes_back", "asks_back", "answers_questions", "gives_an_opinion")
