@@ -1,6 +1,6 @@
 """How training settings trade learning against forgetting, on the pocket model.
 
-    python benchmarks/correction_sweep.py [--draws 0 1] [--marks 1 3 10] 'rank=64' 'rank=1,gate=null'
+    python benchmarks/correction_sweep.py 'rank=64' 'rank=1,gate=null' [--draws 0 1] [--marks 1 3 10]
 
 Each argument is one set of changes to the pocket workspace's settings. Measured on the development split;
 prints a Markdown table, one row per setting, draw and number of lessons.

@@ -3,99 +3,32 @@
 The model is a miniature with random weights: what it says is gibberish, what happens to it is not.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import pygit2
 import pytest
+from workspace_server import REPLAY, SETTINGS, Server, eventually, serving, small_workspace
 
 from understudy.conversation import maintenance_due
 from understudy.engine import write_miniature
-from understudy.lessons import ChatMessage
 from understudy.weights import read_commits
-from understudy.workspace import Rehearsal, Workspace
+from understudy.workspace import Workspace
 
-Found = TypeVar("Found")
 FILE = "conversations/talk.md"
-SETTINGS = "[participant]\nmax_tokens = 8\n[training]\nlr = 1e-3\ngate = 0.0\n"
-REPLAY = tuple(
-    Rehearsal((ChatMessage("user", f"Say {word}."), ChatMessage("assistant", word)), kept)
-    for word, kept in [("yes", True), ("no", False)]
-)
-
-
-def eventually(look: Callable[[], Found | None], seconds: float = 90.0) -> Found:
-    deadline = time.monotonic() + seconds
-    while (found := look()) is None:
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-    return found
-
-
-@dataclass
-class Server:
-    """A running `understudy serve`."""
-
-    workspace: Workspace
-    process: "subprocess.Popen[bytes]"
-    url: str
-
-    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> httpx2.Response:
-        headers = {"Authorization": f"Bearer {self.workspace.token if token is None else token}"}
-        return httpx2.request(method, self.url + path, json=body, headers=headers, timeout=120.0)
-
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.call("GET", "/train/status").json()
-        return found
-
-    def trainer(self) -> int:
-        return int(eventually(lambda: self.status()["trainer"]["pid"]))
-
-
-@contextlib.contextmanager
-def serving(workspace: Workspace, *, trained: bool = True) -> Iterator[Server]:
-    log = workspace.root / "server.log"
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "understudy", "serve", "-w", str(workspace.root), "--port", "0"],
-            stdout=output,
-            stderr=output,
-        )
-
-    def announced() -> str | None:
-        assert process.poll() is None, log.read_text()
-        address = workspace.server()
-        return address.url if address is not None and address.pid == process.pid else None
-
-    try:
-        server = Server(workspace, process, eventually(announced))
-        if trained:
-            server.trainer()
-        yield server
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.wait(30)
-        print(log.read_text(), workspace.trainer_log.read_text())
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    model = write_miniature(tmp_path / "miniature", "qwen3_5")
-    return Workspace.create(
-        tmp_path / "workspace", model=model, copy_model=True, replay=REPLAY, settings=SETTINGS
-    )
+    return small_workspace(tmp_path)
 
 
 def understudy(workspace: Workspace, *words: str) -> str:

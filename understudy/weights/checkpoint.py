@@ -17,7 +17,7 @@ from understudy.weights.errors import HistoryBroken, WeightsMismatch
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -203,9 +203,9 @@ def _visible(directory: Path) -> tuple[list[str], bool]:
 
 
 def _stored(file: Path, name: str, entry: Mapping[str, Any]) -> StoredTensor:
-    dtype = _DTYPES.get(entry["dtype"])
+    dtype = DTYPES.get(entry["dtype"])
     if dtype is None:
-        raise HistoryBroken(f"{name} in {file}: expected one of {sorted(_DTYPES)}, found {entry['dtype']}")
+        raise HistoryBroken(f"{name} in {file}: expected one of {sorted(DTYPES)}, found {entry['dtype']}")
     start, end = entry["data_offsets"]
     place = StoredTensor(file.name, dtype, tuple(entry["shape"]), start, end)
     if math.prod(place.shape) * dtype.itemsize != place.size_bytes:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from understudy.weights.checkpoint import INDEX
 from understudy.weights.stored import (
-    INDEX,
     StoredTensors,
     StoredWriter,
     TensorKind,

@@ -16,22 +16,10 @@ from typing import Any
 
 import torch
 
+from understudy.weights.checkpoint import DTYPES, INDEX
 from understudy.weights.errors import WeightsError, WeightsMismatch
 
-INDEX = "model.safetensors.index.json"
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
 _LONGEST_HEADER = 100_000_000
 """Bytes; the limit that the safetensors library sets too."""
 
@@ -136,7 +124,7 @@ class StoredTensors:
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"][0]):
             if name in self.kinds:
                 raise NotTensors(f"{name} lies in {self.files[name]} and in {file.name} of {self.path}")
-            self.kinds[name] = TensorKind(_DTYPES[entry["dtype"]], tuple(entry["shape"]))
+            self.kinds[name] = TensorKind(DTYPES[entry["dtype"]], tuple(entry["shape"]))
             self.files[name] = file.name
             self._offsets[name] = data_start + entry["data_offsets"][0]
 
@@ -268,7 +256,7 @@ def _read_header(handle: int, file: Path) -> tuple[dict[str, Any], int]:
         entries = [entry for name, entry in header.items() if name != "__metadata__"]
         end = 0
         for entry in sorted(entries, key=lambda entry: entry["data_offsets"]):
-            kind = TensorKind(_DTYPES[entry["dtype"]], tuple(entry["shape"]))
+            kind = TensorKind(DTYPES[entry["dtype"]], tuple(entry["shape"]))
             if entry["data_offsets"] != [end, end + kind.size_bytes] or min((0, *kind.shape)) < 0:
                 raise ValueError(f"{kind} at bytes {entry['data_offsets']}")
             end += kind.size_bytes
