@@ -101,7 +101,7 @@ def test_sync_brings_pending_commits_into_the_files(root: str) -> None:
     directory = Path(root) / "model"
     live = {n: t * 2 for n, t in values(root).items()}
     made = WeightHistory.open(directory).commit(live, message="m", author="a", created=WHEN)
-    assert f"{made.id}* " in said("log", "-w", root)
+    assert f"{made.id} * " in said("log", "-w", root)
     report = json.loads(said("sync", "--json", "-w", root))
     assert (report["commit"], report["files"]) == (made.id, ["model.safetensors"])
     assert same(values(root), live)
@@ -146,10 +146,12 @@ def test_live_journal_and_disk_side_by_side(root: str, tmp_path: Path) -> None:
     found = json.loads(said("diagnose", "--json", "-w", root))
     assert found["sound"] and found["live"]["commit"] == shared.commit == found["pending"][0]
     assert all(t["live"] and t["journal"] and not t["disk"] for t in found["tensors"])
+    said_so = said("diagnose", "-w", root)
+    assert "follow with the next sync" in said_so and "differs" not in said_so
     name = next(iter(shared.tensors))
     shared.tensors[name].view(-1)[0] += 1
     wrong = understudy("diagnose", "-w", root)
-    assert wrong.returncode == 1 and f"{name}: differs in live, disk" in wrong.stdout
+    assert wrong.returncode == 1 and f"{name}: differs in live\n" in wrong.stdout
     shared.close()
 
 

@@ -167,11 +167,11 @@ def _print_diagnosis(found: "Diagnosis") -> None:
         print(f"live     {found.live.commit or INITIAL} at step {found.live.step}: {state}")
     pending = f", {len(found.pending)} pending" if found.pending else ""
     print(f"journal  {found.head or INITIAL}{pending}: {total - len(found.damaged)} of {total} as committed")
-    print(
-        f"disk     {found.synced or INITIAL}: {total - len(found.behind)} of {total} as in the newest commit"
-    )
+    follows = ", the others follow with the next sync" if found.pending and found.behind else ""
+    alike = f"{total - len(found.behind)} of {total} as in the newest commit"
+    print(f"disk     {found.synced or INITIAL}: {alike}{follows}")
     for tensor in found.tensors:
-        places = {"live": tensor.live is False, "journal": not tensor.journal, "disk": not tensor.disk}
+        places = {"live": tensor.live is False, "journal": not tensor.journal}
         if differing := [place for place, differs in places.items() if differs]:
             print(f"  {tensor.name}: differs in {', '.join(differing)}")
     print("all fits together" if found.sound else "they do not fit together")

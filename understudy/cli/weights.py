@@ -35,7 +35,7 @@ def log_weights(*, json: JsonOption = False, workspace: WorkspaceOption = Path()
         return
     for commit in history.commits:
         mark = "*" if commit.id in pending else " "
-        print(f"{commit.id}{mark} {commit.created}  {commit.author}: {commit.message}")
+        print(f"{commit.id} {mark} {commit.created}  {commit.author}: {commit.message}")
 
 
 def show_weights(commit: str, *, json: JsonOption = False, workspace: WorkspaceOption = Path()) -> None:
