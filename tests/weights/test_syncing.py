@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_history import INDEX, LAYOUTS, commit, same, stored, tensors
+from test_history import INDEX, LAYOUTS, commit, moved, same, stored, tensors
 
 from understudy.weights import (
     HistoryBroken,
@@ -88,6 +88,15 @@ def test_shards_that_did_not_change_stay_as_they_are(tmp_path: Path) -> None:
         "no other generation is left beside"
     )
     assert json.loads((tmp_path / INDEX).read_text())["metadata"] == {"total_size": 1}
+
+
+def test_what_leads_ahead_of_pending_commits_is_no_leftover(directory: Path) -> None:
+    history, live = WeightHistory.open(directory), tensors()
+    for by in (1, 2):
+        commit(history, moved(live, by), f"{by}")
+    assert history.pending[1:] and verify_history(directory, lambda done, of: None).leftovers == ()
+    (directory / ".understudy" / "pending.new").touch()
+    assert verify_history(directory, lambda done, of: None).leftovers == (".understudy/pending.new",)
 
 
 def test_a_reader_who_holds_a_file_keeps_what_it_was(directory: Path) -> None:

@@ -44,7 +44,10 @@ def verify_history(directory: Path, progress: Callable[[int, int], None]) -> Ver
             if commits:
                 walk.tensor(name, files.read(name), _number(commits, history.synced))
             progress(done, len(names))
-    left = tuple(str(file.relative_to(directory)) for file in leftovers(folder, commits))
+    in_use = {folder.cumulative} if history.pending else set()  # by the process that teaches, if there is one
+    left = tuple(
+        str(file.relative_to(directory)) for file in leftovers(folder, commits) if file not in in_use
+    )
     return Verification(
         history.head, history.synced, len(commits), len(names), walk.hashes, tuple(walk.problems), left
     )
