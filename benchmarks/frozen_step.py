@@ -29,7 +29,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM
 
-from understudy.training import FrozenContext, continuation_log_probabilities, freeze_context
+from understudy.training import (
+    FrozenContext,
+    checkpointed,
+    continuation_log_probabilities,
+    freeze_context,
+)
 
 SIBLINGS = 4
 WAYS = {
@@ -37,6 +42,7 @@ WAYS = {
     "full, needed logits": "full",
     "frozen": "frozen",
     "frozen, in chunks": "frozen_chunked",
+    "frozen, in chunks, activations recomputed": "frozen_sparing",
     "TRL, its defaults": "trl",
     "TRL, activations kept": "trl_kept",
     f"{SIBLINGS} siblings, full": "full_siblings",
@@ -104,6 +110,12 @@ class Steps:
 
     def frozen_chunked(self) -> None:
         self._frozen(freeze_context(self.model, self.context[None], chunk=CHUNK), self.continuations[0])
+
+    def frozen_sparing(self) -> None:
+        frozen = freeze_context(self.model, self.context[None], chunk=CHUNK)
+        with checkpointed(self.model):
+            loss = -continuation_log_probabilities(self.model, frozen, self.continuations[0]).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def full_siblings(self) -> None:
         for continuation in self.continuations:

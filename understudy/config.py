@@ -55,6 +55,7 @@ class TrainingSettings(ApolloSettings):
     reviews: Annotated[int, Field(ge=0)] = 0  # then: passes over all lessons, those learned before included
     batch_size: Annotated[int, Field(ge=1)] = 1  # lessons per step; those that share a context read it once
     freeze_chunk: Annotated[int, Field(ge=64, multiple_of=64)] = 1024  # context tokens read at once
+    activation_checkpointing: bool = False  # less memory for long answers, a second pass over them
     gate: Annotated[float, Field(ge=0)] | None = 0.05  # nats per token; docs/LOG.md, correction sweep
     replay: Share = 0.25  # of all examples trained on; docs/LOG.md, correction sweep
     contrast_share: Fraction = 0.5  # of the replay, examples that show kept behaviour

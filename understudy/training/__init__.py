@@ -1,5 +1,6 @@
 """APOLLO, the frozen context, objectives, the trainer process."""
 
+from understudy.training.activations import checkpointed
 from understudy.training.apollo import Apollo, UnsupportedParameter, parameter_groups
 from understudy.training.frozen import (
     ContextTooLong,
@@ -94,6 +95,7 @@ __all__ = [
     "UnsupportedParameter",
     "UnusableExample",
     "add_stochastic_",
+    "checkpointed",
     "continuation_log_probabilities",
     "continuation_logits",
     "curvature_along",

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from understudy.config import TrainingSettings
 from understudy.lessons import Example
+from understudy.training.activations import checkpointed
 from understudy.training.frozen import FrozenContext
 from understudy.training.objectives import find_objective
 from understudy.training.outcomes import GATED, StepReport
@@ -150,7 +152,9 @@ class _Step:
     def _show(self, frozen: FrozenContext, example: Example, lesson: int | None = None) -> None:
         """Add the example's gradient, unless it is a lesson (by its place) under the gate."""
         objective = self._objective if lacking(example, self._objective) is None else self._otherwise
-        given = read(self._model, frozen, example, objective, self._before.get(example))
+        sparing = checkpointed(self._model) if self._settings.activation_checkpointing else nullcontext()
+        with sparing:
+            given = read(self._model, frozen, example, objective, self._before.get(example))
         if lesson is not None and self._settings.gate is not None:
             known = -given.chosen.detach().mean().item()
             if known < self._settings.gate:
