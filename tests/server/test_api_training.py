@@ -49,7 +49,9 @@ SETTINGS: dict[str, Any] = {
     "beta": 0.2,
     "chosen_guard": 1.0,
     "epochs": 2,
+    "reviews": 1,
     "batch_size": 2,
+    "activation_checkpointing": True,
     "freeze_chunk": 128,
     "replay": 0.0,
     "contrast_share": 0.25,
@@ -460,6 +462,11 @@ def test_weights_are_adopted_from_a_directory_and_from_a_file(untaught: Server, 
         assert ask(untaught, "/score", scored)["sequences"] == before
         commit = read_commits(untaught.workspace.root / "model")[-1]
         assert (commit.id, commit.message, commit.author) == (adopted["commit"], "As it came", "maya")
+
+    stale = {"source": str(came), "parent": "initial"}
+    assert "made from initial" in refused(untaught, "/weights/adopt", stale, 422)["message"]
+    assert read_commits(untaught.workspace.root / "model")[-1].id == adopted["commit"]
+    ask(untaught, "/weights/adopt", {**stale, "parent": adopted["commit"]})
 
 
 def test_what_does_not_fit_is_not_adopted(server: Server, tmp_path: Path) -> None:

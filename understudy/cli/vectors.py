@@ -326,7 +326,12 @@ def _adopt(
     if now_at != head:
         raise CommandError(f"the model has learned meanwhile ({head} -> {now_at}): merge again")
     if workspace.server() is not None:
-        body = {"source": str(merged.resolve()), "message": message, "author": author}
+        body = {
+            "source": str(merged.resolve()),
+            "message": message,
+            "author": author,
+            "parent": head or "initial",
+        }
         return str(call(workspace, "POST", "/weights/adopt", body)["commit"])
     with owned(directory), teaching(directory):
         history = WeightHistory.open(directory)

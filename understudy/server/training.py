@@ -359,11 +359,11 @@ class TrainingService:
         self._settle(author)
         return made
 
-    async def adopt(self, source: str, message: str, author: str) -> Result:
+    async def adopt(self, source: str, message: str, author: str, parent: str | None) -> Result:
         """Take the values of a safetensors file or model directory into the served weights, as a commit."""
         from understudy.training import Adopt
 
-        made = await self.trainer.adopt(Adopt(uuid.uuid4().hex, source, message, author))
+        made = await self.trainer.adopt(Adopt(uuid.uuid4().hex, source, message, author, parent))
         self.engine.weight_commit = made
         return {"commit": made, "source": source}
 

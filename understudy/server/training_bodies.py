@@ -133,6 +133,17 @@ class AdoptBody(msgspec.Struct, forbid_unknown_fields=True):
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern="^/")]
     message: Note = "Adopted by request"
     author: Author = "api"
+    parent: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=64,
+                description="The weight commit that the values were made from, or `initial`: refused when "
+                "another is newest by now. null: whatever is newest.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 Body = TypeVar("Body", bound=SettingsBody)

@@ -184,7 +184,8 @@ class _Endpoints:
         """
         body = await read_body(request, AdoptBody)
         source = await to_thread.run_sync(check_source, body.source)
-        return json_response(await _explained(self._service.adopt(source, body.message, body.author)))
+        adopting = self._service.adopt(source, body.message, body.author, body.parent)
+        return json_response(await _explained(adopting))
 
     # ------------------------------------------------------------------ parts
 

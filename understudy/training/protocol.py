@@ -43,12 +43,17 @@ class Restore(msgspec.Struct, frozen=True, tag="restore"):
 
 
 class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
-    """Take the values of a safetensors file or model directory (`source`) into the weights, as a commit."""
+    """Take the values of a safetensors file or model directory (`source`) into the weights, as a commit.
+
+    They were made from the weights of commit `parent` ("initial": as the model came): when others are
+    newest by now the request fails, since it would undo what was learned meanwhile. None: whatever is newest.
+    """
 
     session: str
     source: str
     message: str
     author: str
+    parent: str | None = None
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag="checkpoint"):

@@ -155,7 +155,9 @@ def _references(
     objective = find_objective(settings.objective)
     if not (objective.reference or objective.teacher):
         return {}
-    shown = dict.fromkeys(one for turns in steps for turn in turns for one in (turn.lesson, *turn.replayed))
+    turns = [turn for step in steps for turn in step]
+    reviewed = [turn.lesson for turn in turns if turn.place is None]
+    shown = dict.fromkeys([*reviewed, *(example for turn in turns for example in turn.replayed)])
     compared = [example for example in shown if lacking(example, objective) is None]
     readings = measure(model, compared, settings, teacher=objective.teacher)
     return {**dict(zip(compared, readings, strict=True)), **dict(zip(examples, before, strict=True))}

@@ -239,6 +239,12 @@ class Trainer:
         made = self._history.commit_of(request.session)
         if made is not None:
             return Adopted(request.session, made.id)
+        newest = self._history.head or "initial"
+        if request.parent not in (None, newest):
+            raise ValueError(
+                f"expected values made from the newest weights, {newest}, got some made from "
+                f"{request.parent}: make them again, or give no parent to undo what was learned meanwhile"
+            )
         self._tell("adopting")
         self._weights.dirty = True
         commit = self._history.adopt(
