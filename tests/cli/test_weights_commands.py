@@ -17,6 +17,7 @@ from understudy.cli.failures import explained
 from understudy.config import ModelSettings
 from understudy.engine import EmbeddedEngine, load_model, write_miniature
 from understudy.lessons import ChatMessage
+from understudy.server import open_engine
 from understudy.weights import SharedWeights, WeightHistory, find_mappings
 from understudy.workspace import Rehearsal, Workspace
 
@@ -75,6 +76,7 @@ def test_commit_log_show_diff_checkout_revert_verify_gc(root: str, tmp_path: Pat
     assert shown["tensors"].keys() == original.keys()
     assert set(shown["moved"]) == {n for n in original if not torch.equal(original[n], made[n])}
     assert f"{len(shown['moved'])} of {len(original)} tensors moved" in said("show", first, "-w", root)
+    assert said("show", "-w", root) == said("show", first, "-w", root), "the newest, when none is named"
 
     moved = json.loads(said("diff", "--json", "-w", root))
     change = sum(float((made[n].double() - original[n].double()).square().sum()) for n in made) ** 0.5
@@ -95,6 +97,12 @@ def test_commit_log_show_diff_checkout_revert_verify_gc(root: str, tmp_path: Pat
     assert refused.returncode == 2 and "given up by `understudy weights gc`" in refused.stderr
     assert len(json.loads(said("log", "--json", "-w", root))) == 4, "the records stay"
     assert "all as recorded" in said("verify", "-w", root)
+
+
+def test_weights_name_their_commit_before_any_trainer_runs(root: str, tmp_path: Path) -> None:
+    first, _ = teach(root, tmp_path)
+    with open_engine(Workspace.open(Path(root))) as engine:
+        assert engine.shared.commit == engine.weight_commit == first
 
 
 def test_sync_brings_pending_commits_into_the_files(root: str) -> None:

@@ -201,6 +201,7 @@ def check(stage: Stage, killed: Counter[Victim], base: dict[str, str]) -> dict[s
         "killed": killed,
         "requests": len(stage.acknowledged),
         "lessons": lessons,
+        "lesson_sessions": sum(bool(commit.lessons) for commit in commits),
         "commits": len(commits),
     }
 

@@ -127,6 +127,7 @@ def test_engine_trainer_and_a_fresh_load_agree_and_the_weights_go_back(
         assert commit.id == done.commit
         assert (commit.session, commit.lessons, commit.author) == ("s1", ("l1", "l2"), "ada")
         assert commit.details["settings"]["lr"] == 1e-3
+        assert not {"commit", "update_norm"} & commit.details["result"].keys(), "the record itself says them"
 
         await trainer.restore(Restore("r1", None, "ada"))
         assert all(torch.equal(t, live[n]) for n, t in engine.shared.tensors.items())

@@ -38,7 +38,12 @@ def log_weights(*, json: JsonOption = False, workspace: WorkspaceOption = Path()
         print(f"{commit.id} {mark} {commit.created}  {commit.author}: {commit.message}")
 
 
-def show_weights(commit: str, *, json: JsonOption = False, workspace: WorkspaceOption = Path()) -> None:
+def show_weights(
+    commit: Annotated[str | None, Parameter(help="The commit; else the newest.")] = None,
+    *,
+    json: JsonOption = False,
+    workspace: WorkspaceOption = Path(),
+) -> None:
     """Show one weight commit: who, when, why, lessons, settings, measured effect, what moved, hashes."""
     from dataclasses import asdict
 
@@ -46,7 +51,7 @@ def show_weights(commit: str, *, json: JsonOption = False, workspace: WorkspaceO
     from understudy.workspace import Workspace
 
     history = WeightHistory.view(model_directory(Workspace.open(workspace)))
-    found = history.find(commit)
+    found = history.find(commit or history.head or "")
     before = history.hashes_at(found.parent)
     moved = [name for name, after in found.tensors.items() if before.get(name) != after]
     delta = history.delta_file(found.id)

@@ -42,7 +42,7 @@ def open_engine(workspace: Workspace) -> "EmbeddedEngine":
         max_concurrent=limits.max_concurrent,
         max_waiting=limits.max_waiting,
     )
-    engine.weight_commit = head
+    engine.weight_commit = engine.shared.commit = head
     return engine
 
 

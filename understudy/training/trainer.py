@@ -200,7 +200,7 @@ class Trainer:
             lessons=request.lessons,
             details={
                 "settings": settings.model_dump(mode="json"),
-                "result": msgspec.to_builtins(finished),
+                "result": _to_record(finished),
                 "digest": request.digest,
             },
         )
@@ -432,8 +432,15 @@ def _recorded(request: RunSession, made: WeightCommit) -> Finished:
         raise ValueError(
             f"session {request.session!r} was committed for another request ({made.id}): use a new key"
         )
-    held = msgspec.convert(made.details["result"], Finished)
-    return msgspec.structs.replace(held, commit=made.id, update_norm=made.update_norm)
+    known = {"commit": made.id, "update_norm": made.update_norm}
+    return msgspec.convert({**made.details["result"], **known}, Finished)
+
+
+def _to_record(finished: Finished) -> dict[str, object]:
+    """What a commit keeps of its session's result: without what only the commit itself can tell."""
+    result: dict[str, object] = msgspec.to_builtins(finished)
+    del result["commit"], result["update_norm"]
+    return result
 
 
 def _number(value: float) -> float | None:
