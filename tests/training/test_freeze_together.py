@@ -14,7 +14,13 @@ from frozen_oracle import (
     worst_difference,
 )
 from torch import Tensor, nn
-from training_models import ARCHITECTURES, InFloat64, random_ids, tiny_model
+from training_models import (
+    ARCHITECTURES,
+    InFloat64,
+    random_ids,
+    recompute_activations,
+    tiny_model,
+)
 
 from understudy.training import (
     ContextTooLong,
@@ -192,7 +198,7 @@ def test_contexts_are_checked_before_any_is_read() -> None:
             freeze_together(model, [[1, 2], []])
         with pytest.raises(ValueError, match="multiple of 64 tokens, got 100"):
             freeze_together(model, [[1, 2]], chunk=100)
-        model.train().activation_checkpointing_enable()  # type: ignore[operator]
+        recompute_activations(model.train())
         with pytest.raises(FrozenContextUnsupported, match="activation checkpointing"):
             freeze_together(model, [[1, 2]])
     assert passes == []

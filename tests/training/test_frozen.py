@@ -14,7 +14,13 @@ from frozen_oracle import (
     worst_difference,
 )
 from torch import Tensor, nn
-from training_models import ARCHITECTURES, InFloat64, random_ids, tiny_model
+from training_models import (
+    ARCHITECTURES,
+    InFloat64,
+    random_ids,
+    recompute_activations,
+    tiny_model,
+)
 from transformers.cache_utils import LinearAttentionLayer
 
 from understudy.training import (
@@ -189,7 +195,7 @@ def test_an_unknown_kind_of_cache_is_refused_by_name() -> None:
 
 def test_activation_checkpointing_is_refused() -> None:
     model = tiny_model("qwen3").train()
-    model.activation_checkpointing_enable()  # type: ignore[operator]
+    recompute_activations(model)
     with pytest.raises(FrozenContextUnsupported, match="activation checkpointing"):
         freeze_context(model, random_ids(4)[None])
 

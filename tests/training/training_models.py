@@ -74,3 +74,9 @@ class InFloat64(TorchFunctionMode):
             key: torch.float64 if value is torch.float32 else value for key, value in (kwargs or {}).items()
         }
         return func(*args, **kwargs)
+
+
+def recompute_activations(model: Any) -> None:
+    """Transformers' own activation checkpointing, by the name that the installed version has for it."""
+    new = getattr(model, "activation_checkpointing_enable", None)
+    (new or model.gradient_checkpointing_enable)()

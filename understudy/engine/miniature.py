@@ -40,6 +40,7 @@ def write_miniature(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     context_length: int = 512,
+    head_size: int = 16,
 ) -> Path:
     """Write a random model of about 50,000 parameters with a byte-level tokenizer and a chat template.
 
@@ -50,7 +51,7 @@ def write_miniature(
     tokenizer.save_pretrained(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(architecture, context_length, tokenizer)
+        model = _model(architecture, context_length, head_size, tokenizer)
     model.to(dtype).save_pretrained(directory)
     return directory
 
@@ -76,14 +77,14 @@ def _tokenizer() -> Any:
     )
 
 
-def _model(architecture: Architecture, context_length: int, tokenizer: Any) -> Any:
+def _model(architecture: Architecture, context_length: int, head_size: int, tokenizer: Any) -> Any:
     common: dict[str, Any] = {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "head_dim": 16,
+        "head_dim": head_size,
         "max_position_embeddings": context_length,
         "initializer_range": 0.3,
         "pad_token_id": tokenizer.pad_token_id,
@@ -97,8 +98,8 @@ def _model(architecture: Architecture, context_length: int, tokenizer: Any) -> A
     hybrid = Qwen3_5TextConfig(
         num_hidden_layers=4,  # three Gated DeltaNet layers and one of attention
         tie_word_embeddings=True,
-        linear_key_head_dim=16,
-        linear_value_head_dim=16,
+        linear_key_head_dim=head_size,
+        linear_value_head_dim=head_size,
         linear_num_key_heads=2,
         linear_num_value_heads=2,
         rope_parameters={

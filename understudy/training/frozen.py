@@ -33,6 +33,10 @@ _DELTA_RULE_CHUNK = 64
 """Tokens that the delta rule takes at once. Chunks that are multiples of it round as one pass does."""
 
 
+_CHECKPOINTING = ("is_activation_checkpointing", "is_gradient_checkpointing")
+"""How transformers says that it recomputes activations, since 5.20 and before."""
+
+
 class FrozenContextError(Exception):
     """Something about a frozen context."""
 
@@ -294,7 +298,7 @@ def _check_readable(model: nn.Module, length: int, chunk: int | None) -> None:
             f"expected a chunk of a positive multiple of {_DELTA_RULE_CHUNK} tokens, got {chunk}: "
             "delta rules read so many at once"
         )
-    if getattr(model, "is_activation_checkpointing", False) and model.training:
+    if model.training and any(getattr(model, name, False) for name in _CHECKPOINTING):
         raise FrozenContextUnsupported(
             "expected a model without activation checkpointing, got one that would silently drop the cache: "
             "switch it off for training"

@@ -209,6 +209,7 @@ class Trainer:
 
     def _committed(self, commit: str) -> None:
         """The live weights are a commit's again; nothing after this may undo it."""
+        self._weights.publish()
         self._weights.dirty = False
         self._weights.commit = commit
         if self._due is None:
@@ -266,6 +267,7 @@ class Trainer:
             nonlocal tokens, seconds
             tokens, seconds = tokens + step.tokens, seconds + step.seconds
             if step.taken and not request.dry_run:
+                self._weights.publish()
                 self._weights.step += 1
             self._send(
                 Stepped(
@@ -336,6 +338,7 @@ class Trainer:
     def _put_back(self) -> None:
         """The last commit's weights again, whatever a session left behind."""
         self._history.load(self._weights.tensors)
+        self._weights.publish()
         self._weights.dirty = False
 
     # ------------------------------------------------------------------ messages

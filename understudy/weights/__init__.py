@@ -1,5 +1,6 @@
 """The parameters as shared memory, and their history: deltas, log, restore."""
 
+from understudy.weights.checkpoint import Checkpoint
 from understudy.weights.conflicts import ConflictReport, PairConflict, measure_conflicts
 from understudy.weights.diagnosing import Diagnosis, LiveWeights, TensorState, diagnose
 from understudy.weights.errors import (
@@ -20,7 +21,7 @@ from understudy.weights.ownership import owned, teaching
 from understudy.weights.recipe_files import DTYPES, parse_recipe, read_recipe
 from understudy.weights.recipes import Recipe, RecipeError, RecipeInput, RecipeSlice, Setting, constant
 from understudy.weights.records import WeightCommit, lessons_held, read_commits
-from understudy.weights.shared import SharedWeights, find_mappings
+from understudy.weights.shared import SharedWeights, Window, find_mappings
 from understudy.weights.stored import AlreadyThere, NotTensors, StoredTensors
 from understudy.weights.syncing import SyncReport
 from understudy.weights.tidying import Tidied, tidy
@@ -43,6 +44,7 @@ __all__ = [
     "INITIAL",
     "METHODS",
     "AlreadyThere",
+    "Checkpoint",
     "ConflictReport",
     "Diagnosis",
     "HeadLayout",
@@ -78,6 +80,7 @@ __all__ = [
     "WeightHistory",
     "WeightsError",
     "WeightsMismatch",
+    "Window",
     "apply_recipe",
     "constant",
     "diagnose",

@@ -2,7 +2,8 @@
 
 The file starts with a header of `HEADER_BYTES`: four 64-bit integers (format, step, dirty, commit). Then
 the tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names every tensor
-with its shape, element type and offset, and the model directory that they came from.
+with its shape, element type and offset, and the model directory that they came from. Names are the
+checkpoint's. An engine may keep several of its tensors in one, row behind row: each is a window on that one.
 Reads and writes race on purpose (HOGWILD, arXiv 1106.5730): a reader may see a tensor half updated,
 which is a mixture of two nearby models and never an invalid number.
 """
@@ -15,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from torch import nn
 from understudy.weights.errors import MappingBroken, WeightsMismatch
 from understudy.weights.records import ID_LENGTH
 
-FORMAT = 2
+FORMAT = 3
 HEADER_BYTES = 4096
 ALIGNMENT = 256
 MEMORY_DIRECTORY = Path("/dev/shm")
@@ -48,6 +49,19 @@ class Place:
         return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which part of an engine's parameter a tensor of the checkpoint is: `shape[0]` rows from `first_row` on.
+
+    `dtype` is the checkpoint's. Where the engine computes with another one, the mapping holds both.
+    """
+
+    parameter: str
+    first_row: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
 class SharedWeights:
     """The parameters of one model, mapped. The creator owns the files and removes them on `close`."""
 
@@ -57,6 +71,7 @@ class SharedWeights:
         buffer: torch.Tensor,
         places: Mapping[str, Place],
         aliases: Mapping[str, str],
+        mirrors: Mapping[str, Place],
         lock: int | None,
         model: Path | None,
     ) -> None:
@@ -66,12 +81,9 @@ class SharedWeights:
         self._header = buffer[:HEADER_BYTES].view(torch.int64)
         self._lock = lock
         self._owner_pid = os.getpid() if lock is not None else None
-        self.tensors: dict[str, torch.Tensor] = {
-            name: buffer[place.offset : place.offset + place.size_bytes]
-            .view(_DTYPES[place.dtype])
-            .view(place.shape)
-            for name, place in places.items()
-        }
+        self.tensors = {name: _view(buffer, place) for name, place in places.items()}
+        self.mirrors = {name: _view(buffer, place) for name, place in mirrors.items()}
+        """What the engine reads instead of a tensor of the same name, in an element type of its own."""
 
     # ------------------------------------------------------------------ making and finding
 
@@ -82,7 +94,23 @@ class SharedWeights:
         `source` is the model directory that they came from, for tools to find the mapping by.
         """
         parameters, aliases = _distinct(model)
-        places, size = _lay_out(parameters)
+        windows = {n: Window(n, 0, tuple(p.shape), p.dtype) for n, p in parameters.items()}
+        return cls.share(parameters, windows, aliases, source)
+
+    @classmethod
+    def share(
+        cls,
+        parameters: Mapping[str, nn.Parameter],
+        windows: Mapping[str, Window],
+        aliases: Mapping[str, str],
+        source: Path | None = None,
+    ) -> "SharedWeights":
+        """Move an engine's parameters, by its own names, into a new mapping that names their `windows`.
+
+        The Parameter objects stay. `aliases` are further names of windows, for tied weights.
+        """
+        own, end = _lay_out(parameters)
+        places, mirrors, size = _place_windows(windows, own, end)
         directory = _own_directory(size)
         lock = _lock(directory / "weights.bin")
         os.ftruncate(lock, size)
@@ -91,17 +119,19 @@ class SharedWeights:
             "format": FORMAT,
             "model": str(source.resolve()) if source else None,
             "size_bytes": size,
-            "aliases": aliases,
-            "tensors": {
-                n: {"dtype": p.dtype, "shape": p.shape, "offset": p.offset} for n, p in places.items()
-            },
+            "aliases": dict(aliases),
+            "tensors": {name: asdict(place) for name, place in places.items()},
+            "mirrors": {name: asdict(place) for name, place in mirrors.items()},
         }
-        shared = cls(directory, buffer, places, aliases, lock, source.resolve() if source else None)
+        shared = cls(directory, buffer, places, aliases, mirrors, lock, source.resolve() if source else None)
         shared._header[0] = FORMAT
         with torch.no_grad():
             for name, parameter in parameters.items():
-                shared.tensors[name].copy_(parameter)
-                parameter.data = shared.tensors[name]
+                view = _view(buffer, own[name])
+                view.copy_(parameter)
+                parameter.data = view
+            for name, mirror in shared.mirrors.items():
+                shared.tensors[name].copy_(mirror)
         (directory / "manifest.json").write_text(json.dumps(manifest))
         atexit.register(shared.close)
         return shared
@@ -123,13 +153,13 @@ class SharedWeights:
                 f"expected format {FORMAT} and {size} bytes at {manifest.parent}, "
                 f"found format {described['format']} and {found} bytes"
             )
-        places = {
-            name: Place(entry["dtype"], tuple(entry["shape"]), entry["offset"])
-            for name, entry in described["tensors"].items()
-        }
+        places, mirrors = (
+            {n: Place(e["dtype"], tuple(e["shape"]), e["offset"]) for n, e in described[key].items()}
+            for key in ("tensors", "mirrors")
+        )
         buffer = _map(manifest.parent / "weights.bin", size)
         model = Path(described["model"]) if described["model"] else None
-        return cls(manifest.parent, buffer, places, described["aliases"], None, model)
+        return cls(manifest.parent, buffer, places, described["aliases"], mirrors, None, model)
 
     def bind(self, model: nn.Module) -> None:
         """Make `model`'s parameters views of the mapping, without copying a byte.
@@ -154,6 +184,11 @@ class SharedWeights:
             module_name, _, leaf = name.rpartition(".")
             fresh = bound.setdefault(held[name], nn.Parameter(view, requires_grad=parameter.requires_grad))
             setattr(model.get_submodule(module_name), leaf, fresh)
+
+    def publish(self) -> None:
+        """Bring the mirrors up to date, if there are any. Whoever wrote `tensors` calls this."""
+        for name, mirror in self.mirrors.items():
+            mirror.copy_(self.tensors[name])
 
     # ------------------------------------------------------------------ the shared header
 
@@ -232,13 +267,43 @@ def _lay_out(parameters: Mapping[str, nn.Parameter]) -> tuple[dict[str, Place], 
     places: dict[str, Place] = {}
     end = HEADER_BYTES
     for name, parameter in parameters.items():
-        dtype = str(parameter.dtype).removeprefix("torch.")
-        if dtype not in _DTYPES:
-            raise WeightsMismatch(f"{name}: expected one of {sorted(_DTYPES)}, got {dtype}")
-        place = Place(dtype, tuple(parameter.shape), math.ceil(end / ALIGNMENT) * ALIGNMENT)
+        place = Place(
+            _dtype_name(name, parameter.dtype), tuple(parameter.shape), math.ceil(end / ALIGNMENT) * ALIGNMENT
+        )
         places[name] = place
         end = place.offset + place.size_bytes
     return places, end
+
+
+def _place_windows(
+    windows: Mapping[str, Window], own: Mapping[str, Place], end: int
+) -> tuple[dict[str, Place], dict[str, Place], int]:
+    """Where the windows lie on the engine's own places, where their mirrors, and where all of it ends."""
+    places: dict[str, Place] = {}
+    mirrors: dict[str, Place] = {}
+    for name, window in windows.items():
+        held = own[window.parameter]
+        row_bytes = held.size_bytes // held.shape[0] if held.shape else held.size_bytes
+        seen = Place(held.dtype, window.shape, held.offset + window.first_row * row_bytes)
+        wanted = Place(_dtype_name(name, window.dtype), window.shape, math.ceil(end / ALIGNMENT) * ALIGNMENT)
+        if seen.dtype == wanted.dtype:
+            places[name] = seen
+        else:
+            places[name], mirrors[name] = wanted, seen
+            end = wanted.offset + wanted.size_bytes
+    return places, mirrors, end
+
+
+def _dtype_name(parameter: str, dtype: torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise WeightsMismatch(f"{parameter}: expected one of {sorted(_DTYPES)}, got {name}")
+    return name
+
+
+def _view(buffer: torch.Tensor, place: Place) -> torch.Tensor:
+    raw = buffer[place.offset : place.offset + place.size_bytes]
+    return raw.view(_DTYPES[place.dtype]).view(place.shape)
 
 
 def _own_directory(size: int) -> Path:

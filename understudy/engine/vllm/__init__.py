@@ -1,0 +1,37 @@
+"""Understudy inside vLLM: the plugin that vLLM loads into each of its processes.
+
+Only vLLM imports this room.
+"""
+
+import logging
+
+NAME = "understudy"
+"""The plugin's name, in `VLLM_PLUGINS` and for both of its entry points."""
+
+log = logging.getLogger(__name__)
+_registered = False
+
+
+def register() -> None:
+    """The entry point `vllm.general_plugins`: prepare this process for weights that are taught.
+
+    vLLM calls it in every process, sometimes more than once. Unless `VLLM_PLUGINS` names it, nothing
+    happens: having Understudy installed does not change somebody's vLLM. Raises UnprovedVersion.
+    """
+    global _registered
+    import vllm
+    from vllm import envs
+    from vllm.platforms import current_platform
+
+    from understudy.engine.vllm import patches, sharing
+
+    if _registered or NAME not in (envs.VLLM_PLUGINS or ()):
+        return
+    patches.check_version(vllm.__version__)
+    if current_platform.is_cpu():
+        patches.keep_linear_weights()
+        patches.keep_convolution_weights()
+        patches.read_any_head_size()
+    patches.after_loading(sharing.share, before=sharing.settle)
+    patches.add_worker_method("understudy_manifest", sharing.manifest)
+    _registered = True

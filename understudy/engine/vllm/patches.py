@@ -1,0 +1,151 @@
+"""Everything that changes vLLM from within, in one place, each with the versions it was proved on.
+
+Applied once per process, before a model is built, in every process that vLLM starts.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+PROVED = ("0.32.0",)
+"""Versions of vLLM on which each of the patches below was tested (`make test-vllm`)."""
+
+
+class UnprovedVersion(RuntimeError):
+    """A version of vLLM whose inside nobody has compared with what the patches expect."""
+
+
+def check_version(version: str) -> None:
+    """Raises UnprovedVersion unless the patches were proved on this version, of whatever build."""
+    if version.partition("+")[0] not in PROVED:
+        raise UnprovedVersion(
+            f"expected vLLM {' or '.join(PROVED)}, found {version}: Understudy changes vLLM from within and "
+            "was not tested on this version; install one it was tested on"
+        )
+
+
+def keep_linear_weights() -> None:
+    """Have linear layers multiply with their live `weight`. Processors only; proved on 0.32.0.
+
+    vLLM packs weights for the processor's matrix units and gives the originals up, so whoever writes to
+    the parameter afterwards writes to nothing.
+    """
+    utils = import_module("vllm.model_executor.layers.utils")
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:
+        if layer.weight.ndim == 2:  # others are convolutions, see keep_convolution_weights
+            layer.cpu_linear = nn.functional.linear
+
+    _replace(utils, "dispatch_cpu_unquantized_gemm", dispatch)
+
+
+def keep_convolution_weights() -> None:
+    """Have delta-rule layers convolve with their live weight. Processors only; proved on 0.32.0.
+
+    vLLM packs it too, and its callers say that it is packed. A step of a single token is handed over in
+    the column order that the kernel demands, which a view of one column does not have by itself.
+    """
+    attention = import_module("vllm.model_executor.layers.mamba.ops.cpu.gdn_attention")
+
+    def unpacked(convolve: Callable[..., torch.Tensor], by_column: bool) -> Callable[..., torch.Tensor]:
+        def call(
+            *, x: torch.Tensor, weight: torch.Tensor, is_weight_packed: bool, **rest: Any
+        ) -> torch.Tensor:
+            if by_column and x.shape[-1] == 1:
+                x = x.as_strided(x.shape, (1, x.shape[0]))
+            flat = weight.view(weight.shape[0], weight.shape[-1])
+            return convolve(x=x, weight=flat, is_weight_packed=False, **rest)
+
+        return call
+
+    for name, by_column in (("_causal_conv1d_fwd_cpu", True), ("_causal_conv1d_update_cpu", False)):
+        _replace(attention, name, unpacked(getattr(attention, name), by_column))
+
+
+KERNEL_HEADS = (64, 128)
+"""Head sizes for which vLLM's processor kernel reads several tokens through a delta rule at once."""
+
+
+def read_any_head_size() -> None:
+    """Have delta rules of other head sizes read prompts too. Processors only; proved on 0.32.0.
+
+    vLLM's kernel refuses them. They go through the reference implementation in transformers instead,
+    sequence by sequence, and the states that it leaves behind are vLLM's.
+    """
+    ops = import_module("vllm._custom_ops")
+    kernel = ops.chunk_gated_delta_rule_cpu
+
+    def read(*, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **rest: Any) -> Any:
+        if query.shape[-1] in KERNEL_HEADS:
+            return kernel(query=query, key=key, value=value, **rest)
+        return _read_by_reference(query, key, value, **rest)
+
+    _replace(ops, "chunk_gated_delta_rule_cpu", read)
+
+
+def _read_by_reference(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    g: torch.Tensor,
+    beta: torch.Tensor,
+    initial_state: torch.Tensor,
+    initial_state_indices: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sequences in a row, (1, tokens, heads, size) each; states in place, (slots, heads, key, value size)."""
+    from transformers.models.qwen3_5.modeling_qwen3_5 import torch_chunk_gated_delta_rule
+
+    repeats = value.shape[2] // query.shape[2]
+    query, key = (tensor.repeat_interleave(repeats, dim=2) for tensor in (query, key))
+    answer = torch.empty_like(value)
+    ends = cu_seqlens.tolist()
+    for slot, start, end in zip(initial_state_indices.tolist(), ends, ends[1:], strict=False):
+        span = slice(start, end)
+        answer[:, span], state = torch_chunk_gated_delta_rule(
+            query[:, span],
+            key[:, span],
+            value[:, span],
+            g=g.view(1, -1, g.shape[-1])[:, span],
+            beta=beta.view(1, -1, beta.shape[-1])[:, span],
+            initial_state=initial_state[slot : slot + 1].float(),
+            output_final_state=True,
+            use_qk_l2norm_in_kernel=True,
+        )
+        initial_state[slot] = state[0]
+    return answer, initial_state
+
+
+def after_loading(share: Callable[[Any], None], before: Callable[[Any], None]) -> None:
+    """Have every worker call `before` itself when it is to load the model and `share` when it has.
+
+    That is before it profiles, compiles, or captures anything. Proved on 0.32.0.
+    """
+    worker = import_module("vllm.v1.worker.gpu_worker").Worker
+    load = worker.load_model
+
+    def load_model(self: Any, **options: Any) -> None:
+        before(self)
+        load(self, **options)
+        share(self)
+
+    _replace(worker, "load_model", load_model)
+
+
+def add_worker_method(name: str, method: Callable[..., Any]) -> None:
+    """A method that `collective_rpc` reaches on every worker. Proved on 0.32.0."""
+    base = import_module("vllm.v1.worker.worker_base").WorkerBase
+    if hasattr(base, name):
+        raise UnprovedVersion(f"expected no method {name!r} on vLLM's workers, found one")
+    setattr(base, name, method)
+
+
+def _replace(holder: Any, name: str, value: Any) -> None:
+    if not hasattr(holder, name):
+        raise UnprovedVersion(f"expected {name} in vLLM's {holder.__name__}, found none")
+    setattr(holder, name, value)

@@ -1,0 +1,111 @@
+"""In vLLM's worker: its parameters become the one copy of the weights that the trainer maps."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy.engine.vllm.windows import Layout, find_windows
+from understudy.weights import Checkpoint, SharedWeights, WeightHistory, WeightsMismatch, teaching
+
+log = logging.getLogger(__name__)
+ORPHAN_SECONDS = 15.0
+"""How long to wait for a trainer that an earlier server left behind."""
+
+
+class NotTeachable(RuntimeError):
+    """vLLM is set up in a way in which its weights cannot be shared yet."""
+
+
+def check_setup(worker: Any) -> None:
+    """Raises NotTeachable, with the reason, for what cannot be shared."""
+    config = worker.vllm_config
+    for what, found in (
+        ("tensor parallelism", config.parallel_config.tensor_parallel_size),
+        ("pipeline parallelism", config.parallel_config.pipeline_parallel_size),
+    ):
+        if found > 1:
+            raise NotTeachable(
+                f"expected {what} of 1, got {found}: one trainer maps one process's weights; serve without"
+            )
+    if config.model_config.quantization is not None:
+        raise NotTeachable(
+            f"expected weights as they were trained, got {config.model_config.quantization}: a quantized "
+            "weight cannot take a small step; serve the original"
+        )
+    if not Path(config.model_config.model).is_dir():
+        raise NotTeachable(
+            f"expected a model directory, got {config.model_config.model!r}: what is learned is kept in it"
+        )
+
+
+def settle(worker: Any) -> None:
+    """Before the files are read: what an earlier server committed is written into them."""
+    check_setup(worker)
+    directory = Path(worker.vllm_config.model_config.model)
+    with teaching(directory, wait_seconds=ORPHAN_SECONDS):
+        history = WeightHistory.open(directory)
+        history.sync()
+    worker.understudy_commit = history.head
+
+
+def share(worker: Any) -> None:
+    """Move the loaded parameters into a mapping, under the checkpoint's names, and compare every value."""
+    directory = Path(worker.vllm_config.model_config.model)
+    shared = share_model(worker.model_runner.get_model(), directory)
+    shared.commit = worker.understudy_commit
+    worker.understudy_shared = shared
+    log.info("%d tensors of %s are shared: %s", len(shared.tensors), directory, shared.manifest)
+
+
+def share_model(model: Any, directory: Path) -> SharedWeights:
+    """The mapping of one of vLLM's models that was loaded from `directory`.
+
+    Raises WeightsMismatch when a parameter or a tensor has no counterpart, or a value differs from the
+    file's.
+    """
+    parameters: dict[str, torch.nn.Parameter] = {}
+    aliases: dict[str, str] = {}
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            aliases[name] = first[id(parameter)]
+        else:
+            first[id(parameter)] = name
+            parameters[name] = parameter
+    empty = [name for name, parameter in parameters.items() if parameter.numel() == 0]
+    if empty:
+        raise WeightsMismatch(f"expected values in every parameter, vLLM gave up those of {empty[0]}")
+    checkpoint = Checkpoint.open(directory)
+    layout: Layout = {name: (place.shape, place.dtype) for name, place in checkpoint.places.items()}
+    stored = {name: seen for name, seen in layout.items() if name not in aliases}
+    windows = find_windows(parameters, getattr(model, "packed_modules_mapping", {}), stored)
+    shared = SharedWeights.share(parameters, windows, aliases, directory)
+    try:
+        _compare(shared, checkpoint)
+    except WeightsMismatch:
+        shared.close()
+        raise
+    return shared
+
+
+def _compare(shared: SharedWeights, checkpoint: Checkpoint) -> None:
+    """Raises WeightsMismatch unless vLLM has the file's values, in the element type that it serves.
+
+    What it serves in another type than the file's is kept in the file's as well: that is what is taught.
+    """
+    with checkpoint.reading() as files:
+        for name, tensor in shared.tensors.items():
+            stored, served = files.read(name), shared.mirrors.get(name, tensor)
+            if not torch.equal(stored.to(served.dtype), served):
+                raise WeightsMismatch(
+                    f"expected {name} to be in vLLM what it is in {checkpoint.directory}, found other values"
+                )
+            if name in shared.mirrors:
+                tensor.copy_(stored)
+
+
+def manifest(worker: Any) -> str:
+    """Where the worker's mapping is described; for `collective_rpc`."""
+    return str(worker.understudy_shared.manifest)
