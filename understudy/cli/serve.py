@@ -1,16 +1,21 @@
 """`understudy serve`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from understudy.cli.failures import CommandError
 from understudy.cli.options import WorkspaceOption
 
 
 def serve(
-    *,
+    *flags: Annotated[str, Parameter(allow_leading_hyphen=True, help="Flags of `vllm serve`, with vLLM.")],
     workspace: WorkspaceOption = Path(),
+    engine: Annotated[
+        Literal["embedded", "vllm"], Parameter(help="Ours, in the server's process, or vLLM with the plugin.")
+    ] = "embedded",
+    model: Annotated[Path | None, Parameter(help="A model directory, in place of the workspace's.")] = None,
     host: Annotated[str | None, Parameter(help="Address to listen on.")] = None,
     port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes any free one.")] = None,
 ) -> None:
@@ -20,8 +25,23 @@ def serve(
 
     from understudy.workspace import Workspace
 
-    Workspace.open(workspace)  # what is wrong with it is said before the process changes
+    address = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = {
+        **({"server": address} if address else {}),
+        **({"model": {"path": str(model.absolute())}} if model is not None else {}),
+    }
+    opened = Workspace.open(workspace, **given)  # what is wrong with it is said before the process changes
+    if engine == "vllm":
+        from understudy.server.vllm_launch import VllmFailed, serve_with_vllm
+
+        try:
+            sys.exit(serve_with_vllm(opened, flags))
+        except VllmFailed as error:
+            raise CommandError(str(error)) from error
+    if flags:
+        raise CommandError(f"expected no further words, got {' '.join(flags)}: they are for --engine vllm")
     command = [sys.executable, "-m", "understudy.server", "--workspace", str(workspace)]
     command += ["--host", host] if host is not None else []
     command += ["--port", str(port)] if port is not None else []
+    command += ["--model", str(model.absolute())] if model is not None else []
     os.execv(sys.executable, command)

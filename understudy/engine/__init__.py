@@ -17,6 +17,7 @@ from understudy.engine.errors import (
 from understudy.engine.loading import Dtype, LoadedModel, load_model, load_tokenizer, locate_model
 from understudy.engine.miniature import Architecture, write_miniature
 from understudy.engine.pool import Stream
+from understudy.engine.protocol import Engine
 from understudy.engine.request import (
     MAX_LOGPROBS,
     Completion,
@@ -40,6 +41,7 @@ __all__ = [
     "Completion",
     "Dtype",
     "EmbeddedEngine",
+    "Engine",
     "EngineBusy",
     "EngineClosed",
     "EngineError",

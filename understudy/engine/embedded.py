@@ -82,6 +82,14 @@ class EmbeddedEngine:
         return self.loaded.context_length
 
     @property
+    def vocabulary(self) -> int:
+        return self.loaded.vocabulary
+
+    @property
+    def manifest(self) -> Path:
+        return self.shared.manifest
+
+    @property
     def weights(self) -> WeightState:
         """The weights as they are now."""
         return WeightState(self.weight_commit, self.shared.step, self.shared.dirty)

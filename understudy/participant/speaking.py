@@ -7,10 +7,10 @@ from understudy.lessons import ChatMessage
 from understudy.participant.answering import Answer
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import Engine
 
 
-def speak(engine: "EmbeddedEngine", settings: ParticipantSettings, chat: tuple[ChatMessage, ...]) -> Answer:
+def speak(engine: "Engine", settings: ParticipantSettings, chat: tuple[ChatMessage, ...]) -> Answer:
     """One answer of the engine's model. Raises what the engine raises, PromptTooLong among it."""
     from understudy.engine import GenerationRequest, Sampling, encode_chat
 

@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--host", default=None)
     parser.add_argument("--port", type=int, default=None)
+    parser.add_argument("--model", default=None)
     given = vars(parser.parse_args())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
@@ -28,7 +29,10 @@ def main() -> None:
 
 def _serve(given: dict[str, Any]) -> None:
     address: dict[str, Any] = {key: given[key] for key in ("host", "port") if given[key] is not None}
-    serve_workspace(Workspace.open(given["workspace"], **({"server": address} if address else {})))
+    flags: dict[str, Any] = {"server": address} if address else {}
+    if given["model"] is not None:
+        flags["model"] = {"path": given["model"]}
+    serve_workspace(Workspace.open(given["workspace"], **flags))
 
 
 def _expected() -> tuple[type[Exception], ...]:

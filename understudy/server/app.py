@@ -31,7 +31,7 @@ from understudy.server.refusals import ErrorsMiddleware, explain_http
 from understudy.server.score import score_sequences
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import Engine
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 Report = Callable[[], Any]
@@ -39,7 +39,7 @@ Report = Callable[[], Any]
 
 
 def create_app(
-    engine: "EmbeddedEngine",
+    engine: "Engine",
     settings: ServerSettings,
     token: str,
     *,
@@ -111,7 +111,7 @@ def _own_routes() -> list[BaseRoute]:
 
 async def show_health(request: Request) -> Response:
     """That the server is there, how busy it is, and the weights it serves."""
-    engine: EmbeddedEngine = request.app.state.engine
+    engine: Engine = request.app.state.engine
     weights = engine.weights
     return json_response(
         {
@@ -132,12 +132,12 @@ async def list_models(request: Request) -> Response:
 
 async def show_model(request: Request) -> Response:
     """The model that is served; 404 for any other name."""
-    engine: EmbeddedEngine = request.app.state.engine
+    engine: Engine = request.app.state.engine
     check_model(request.path_params["model"], engine)
     return json_response(_describe(engine))
 
 
-def _describe(engine: "EmbeddedEngine") -> dict[str, Any]:
+def _describe(engine: "Engine") -> dict[str, Any]:
     return {
         "id": engine.settings.name,
         "object": "model",

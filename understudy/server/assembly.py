@@ -16,7 +16,7 @@ from understudy.server.watcher import keep_tidy, watch
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import EmbeddedEngine, Engine
     from understudy.training import Launch
 
 log = logging.getLogger(__name__)
@@ -46,9 +46,7 @@ def open_engine(workspace: Workspace) -> "EmbeddedEngine":
     return engine
 
 
-def create_workspace_app(
-    workspace: Workspace, engine: "EmbeddedEngine", launch: "Launch | None" = None
-) -> Starlette:
+def create_workspace_app(workspace: Workspace, engine: "Engine", launch: "Launch | None" = None) -> Starlette:
     """The whole server of a workspace. Its lifespan runs the trainer and the watcher.
 
     `launch` starts the trainer's process in another way than the usual one.
@@ -57,7 +55,7 @@ def create_workspace_app(
 
     weights = workspace.settings.weights
     trainer = TrainerHandle(
-        engine.shared.manifest,
+        engine.manifest,
         engine.directory,
         threads=workspace.settings.model.threads,
         log_file=workspace.trainer_log,

@@ -29,7 +29,7 @@ from understudy.server.refusals import explain
 if TYPE_CHECKING:
     from understudy.config import ServerSettings
     from understudy.engine import (
-        EmbeddedEngine,
+        Engine,
         GenerationRequest,
         GenerationStep,
         Sampling,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 async def complete_chat(request: Request) -> Response:
     """Answer a chat, as OpenAI's API does; with `stream`, as server-sent events."""
     body = await read_body(request, ChatBody)
-    engine: EmbeddedEngine = request.app.state.engine
+    engine: Engine = request.app.state.engine
     _check_body(body, engine)
 
     messages = [message.spoken(f"messages[{place}]") for place, message in enumerate(body.messages)]
@@ -61,7 +61,7 @@ async def complete_chat(request: Request) -> Response:
 async def complete_text(request: Request) -> Response:
     """Continue texts or token ids, as OpenAI's API does; with `stream`, as server-sent events."""
     body = await read_body(request, CompletionBody)
-    engine: EmbeddedEngine = request.app.state.engine
+    engine: Engine = request.app.state.engine
     _check_body(body, engine)
 
     def encode() -> list[tuple[int, ...]]:
@@ -79,12 +79,12 @@ async def complete_text(request: Request) -> Response:
     return await _answer(request, body, prompts, sampling, "text")
 
 
-def _check_body(body: SamplingBody, engine: "EmbeddedEngine") -> None:
+def _check_body(body: SamplingBody, engine: "Engine") -> None:
     check_model(body.model, engine)
     body.refuse_unsupported()
 
 
-def check_model(name: str, engine: "EmbeddedEngine") -> None:
+def check_model(name: str, engine: "Engine") -> None:
     """Raises ApiError(404) for a model that is not the one served here."""
     if name != engine.settings.name:
         raise ApiError(
@@ -119,7 +119,7 @@ async def _answer(
 ) -> Response:
     from understudy.engine import GenerationRequest
 
-    engine: EmbeddedEngine = request.app.state.engine
+    engine: Engine = request.app.state.engine
     settings: ServerSettings = request.app.state.settings
     asked = GenerationRequest(tuple(prompts), sampling, body.n or 1)
     rows = len(asked.prompts) * asked.samples
@@ -140,7 +140,7 @@ async def _answer(
 class _Running:
     """A request that the engine works on, and how its answer is to look."""
 
-    engine: "EmbeddedEngine"
+    engine: "Engine"
     metrics: Metrics
     request: "GenerationRequest"
     shape: AnswerShape

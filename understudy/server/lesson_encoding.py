@@ -27,7 +27,7 @@ from understudy.server.preparation import Preparation
 
 if TYPE_CHECKING:
     from understudy.engine import Completion as Said
-    from understudy.engine import EmbeddedEngine, GenerationStep, Sampling
+    from understudy.engine import Engine, GenerationStep, Sampling
 
 TokenIds = tuple[int, ...]
 
@@ -122,7 +122,7 @@ def _turns(
 async def revise(
     request: Request,
     preparation: Preparation,
-    engine: "EmbeddedEngine",
+    engine: "Engine",
     lessons: Sequence[Criticised],
     sampling: "Sampling",
     together: int,
@@ -162,7 +162,7 @@ async def revise(
     return await to_thread.run_sync(examples)
 
 
-def _contexts(engine: "EmbeddedEngine", chats: Sequence[tuple[str, Sequence[ChatMessage]]]) -> list[TokenIds]:
+def _contexts(engine: "Engine", chats: Sequence[tuple[str, Sequence[ChatMessage]]]) -> list[TokenIds]:
     from understudy.engine import EngineError, encode_chat
 
     found = []
@@ -176,7 +176,7 @@ def _contexts(engine: "EmbeddedEngine", chats: Sequence[tuple[str, Sequence[Chat
 
 async def _answers(
     request: Request,
-    engine: "EmbeddedEngine",
+    engine: "Engine",
     prompts: Sequence[TokenIds],
     sampling: "Sampling",
     together: int,

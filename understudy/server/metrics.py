@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import Engine
     from understudy.server.training import TrainingService
 
 CLIENT_CLOSED_REQUEST = 499
@@ -26,7 +26,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 class Metrics:
     """The server's counters and gauges; add your own collectors to `registry`."""
 
-    def __init__(self, engine: "EmbeddedEngine") -> None:
+    def __init__(self, engine: "Engine") -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "understudy_requests",

@@ -21,7 +21,7 @@ from understudy.server.session_settings import MAX_COUNT, SESSION_FIELDS
 from understudy.server.training_bodies import SettingsBody
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import Engine
 
 Schema = dict[str, Any]
 _REFUSALS = {
@@ -40,7 +40,7 @@ _REFUSALS = {
 
 async def show_document(request: Request) -> Response:
     """This document: every route, what it takes and what it answers, in OpenAPI 3.1."""
-    engine: EmbeddedEngine = request.app.state.engine
+    engine: Engine = request.app.state.engine
     local: bool = request.app.state.local
     return json_response(describe_api(request.app.routes, engine.settings.name, local=local))
 

@@ -12,7 +12,7 @@ from understudy.server.errors import ApiError
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import Engine
 
 log = logging.getLogger(__name__)
 _PROBE_SEED = 0  # any: what matters is that each session is measured on the same examples
@@ -30,7 +30,7 @@ class Unteachable:
 class Preparation:
     """Encodes with the served model's tokenizer. Slow for many lessons: call it off the event loop."""
 
-    def __init__(self, workspace: Workspace, engine: "EmbeddedEngine") -> None:
+    def __init__(self, workspace: Workspace, engine: "Engine") -> None:
         self._workspace = workspace
         self._engine = engine
         self._rehearsed: tuple[Example, ...] | None = None
@@ -140,7 +140,7 @@ class Preparation:
 
     def check_one(self, example: Example, where: str) -> None:
         """As `check`, for the example that stands at `where`."""
-        vocabulary, limit = self._engine.loaded.vocabulary, self._engine.context_length
+        vocabulary, limit = self._engine.vocabulary, self._engine.context_length
         for name in ("context_ids", "continuation_ids", "rejected_ids", "teacher_context_ids"):
             ids: tuple[int, ...] | None = getattr(example, name)
             field = f"{where}.{name}"

@@ -15,13 +15,13 @@ from understudy.server.messages import json_response, read_body
 
 if TYPE_CHECKING:
     from understudy.config import ServerSettings
-    from understudy.engine import EmbeddedEngine, ScoreRequest
+    from understudy.engine import Engine, ScoreRequest
 
 
 async def score_sequences(request: Request) -> Response:
     """Log-probabilities of chosen ranges of token ids or texts, each token given all before it."""
     body = await read_body(request, ScoreBody)
-    engine: EmbeddedEngine = request.app.state.engine
+    engine: Engine = request.app.state.engine
     settings: ServerSettings = request.app.state.settings
     if body.model is not None:
         check_model(body.model, engine)
@@ -54,7 +54,7 @@ async def score_sequences(request: Request) -> Response:
     )
 
 
-def _request(engine: "EmbeddedEngine", number: int, sequence: ScoredSequence) -> "ScoreRequest":
+def _request(engine: "Engine", number: int, sequence: ScoredSequence) -> "ScoreRequest":
     from understudy.engine import BadRequest, ScoreRequest, encode_text
 
     where = f"sequences[{number}]"

@@ -36,7 +36,7 @@ from understudy.server.training_status import (
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import Engine
     from understudy.training import Finished, RunSession, Stepped, TrainerHandle
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class TrainingService:
     dies. Approved lessons wait in the ledger.
     """
 
-    def __init__(self, workspace: Workspace, engine: "EmbeddedEngine", trainer: "TrainerHandle") -> None:
+    def __init__(self, workspace: Workspace, engine: "Engine", trainer: "TrainerHandle") -> None:
         self.workspace = workspace
         self.engine = engine
         self.trainer = trainer

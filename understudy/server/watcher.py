@@ -17,7 +17,7 @@ from understudy.participant import EmptyAnswer, NothingToAnswer, answer, due, sp
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
-    from understudy.engine import EmbeddedEngine
+    from understudy.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def _unanswered(repository: ConversationRepository, name: str, since: str | None
     return list(found)
 
 
-async def watch(workspace: Workspace, engine: "EmbeddedEngine") -> None:
+async def watch(workspace: Workspace, engine: "Engine") -> None:
     """Look at every new commit, until cancelled. A message that cannot be answered is logged and left;
     one for which there is only no room now is tried again.
     """
@@ -101,7 +101,7 @@ def _remember(ledger: Ledger, head: str) -> None:
 
 
 def _answer(
-    workspace: Workspace, repository: ConversationRepository, engine: "EmbeddedEngine", waiting: Waiting
+    workspace: Workspace, repository: ConversationRepository, engine: "Engine", waiting: Waiting
 ) -> None:
     settings = workspace.settings
     answer(

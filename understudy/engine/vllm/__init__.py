@@ -33,5 +33,6 @@ def register() -> None:
         patches.keep_convolution_weights()
         patches.read_any_head_size()
     patches.after_loading(sharing.share, before=sharing.settle)
+    patches.salt_prefix_cache(sharing.current_weights)
     patches.add_worker_method("understudy_manifest", sharing.manifest)
     _registered = True

@@ -137,6 +137,22 @@ def after_loading(share: Callable[[Any], None], before: Callable[[Any], None]) -
     _replace(worker, "load_model", load_model)
 
 
+def salt_prefix_cache(current: Callable[[Any], str]) -> None:
+    """Have each request share cached prefixes only with requests that began with the same weights.
+
+    `current` names the weights that a configuration's worker has now. Emptying the cache instead works only
+    while nothing runs. Proved on 0.32.0.
+    """
+    core = import_module("vllm.v1.engine.core").EngineCore
+    prepare = core.preprocess_add_request
+
+    def preprocess_add_request(self: Any, request: Any) -> Any:
+        request.cache_salt = f"{request.cache_salt or ''}|{current(self.vllm_config)}"
+        return prepare(self, request)
+
+    _replace(core, "preprocess_add_request", preprocess_add_request)
+
+
 def add_worker_method(name: str, method: Callable[..., Any]) -> None:
     """A method that `collective_rpc` reaches on every worker. Proved on 0.32.0."""
     base = import_module("vllm.v1.worker.worker_base").WorkerBase

@@ -7,11 +7,21 @@ from typing import Any
 import torch
 
 from understudy.engine.vllm.windows import Layout, find_windows
-from understudy.weights import Checkpoint, SharedWeights, WeightHistory, WeightsMismatch, teaching
+from understudy.weights import (
+    Checkpoint,
+    SharedWeights,
+    WeightHistory,
+    WeightsMismatch,
+    find_mappings,
+    teaching,
+)
 
 log = logging.getLogger(__name__)
 ORPHAN_SECONDS = 15.0
 """How long to wait for a trainer that an earlier server left behind."""
+
+_of_this_process: list[SharedWeights] = []
+"""The mapping of the model that this process serves or schedules, once it is there."""
 
 
 class NotTeachable(RuntimeError):
@@ -55,7 +65,7 @@ def share(worker: Any) -> None:
     directory = Path(worker.vllm_config.model_config.model)
     shared = share_model(worker.model_runner.get_model(), directory)
     shared.commit = worker.understudy_commit
-    worker.understudy_shared = shared
+    _of_this_process.append(shared)
     log.info("%d tensors of %s are shared: %s", len(shared.tensors), directory, shared.manifest)
 
 
@@ -108,4 +118,20 @@ def _compare(shared: SharedWeights, checkpoint: Checkpoint) -> None:
 
 def manifest(worker: Any) -> str:
     """Where the worker's mapping is described; for `collective_rpc`."""
-    return str(worker.understudy_shared.manifest)
+    return str(_of_this_process[-1].manifest)
+
+
+def current_weights(config: Any) -> str:
+    """Names the values that the weights of vLLM's configuration have now: their commit, and the steps since
+    the start. For vLLM's scheduler, which runs beside its worker or in a process of its own.
+
+    Raises NotTeachable unless there is exactly one mapping of this model.
+    """
+    if not _of_this_process:
+        directory = Path(config.model_config.model)
+        found = find_mappings(directory)
+        if len(found) != 1:
+            raise NotTeachable(f"expected one mapping of {directory} on this machine, found {len(found)}")
+        _of_this_process.append(SharedWeights.attach(found[0]))
+    shared = _of_this_process[-1]
+    return f"{shared.commit} {shared.step}"

@@ -1,0 +1,272 @@
+"""`understudy serve --engine vllm`: the real vLLM, with the official client, taught and killed."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx2
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from understudy.lessons import ChatMessage, Lesson, Source
+from understudy.pocket import new_workspace
+from understudy.server.running import listening
+from understudy.weights import find_mappings, read_commits, verify_history
+from understudy.workspace import Workspace
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("vLLM has an environment of its own: make test-vllm", allow_module_level=True)
+
+FLAGS = ("--max-model-len", "512", "--enforce-eager")
+PROMPT = [457, 306, 522, 276, 995, 1059, 354, 276, 957, 669, 590, 276, 1189, 16] * 20
+"""Long enough that its beginning is cached: vLLM keeps whole blocks."""
+WITHOUT_PLUGIN = """
+import sys
+from understudy.cli import main
+from understudy.server import vllm_launch
+named = vllm_launch.vllm_environment
+vllm_launch.vllm_environment = lambda *given: {**named(*given), "VLLM_PLUGINS": "another"}
+sys.argv = ["understudy", "serve", "--engine", "vllm", *sys.argv[1:]]
+main()
+"""
+"""A vLLM that has nothing of Understudy in it."""
+Found = TypeVar("Found")
+
+
+def eventually(look: Callable[[], Found | None], seconds: float = 120.0) -> Found:
+    deadline = time.monotonic() + seconds
+    while (found := look()) is None:
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return found
+
+
+@dataclass
+class Served:
+    """A workspace served by vLLM."""
+
+    workspace: Workspace
+    process: "subprocess.Popen[bytes]"
+    url: str
+
+    @property
+    def directory(self) -> Path:
+        return self.workspace.root / "model"
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Bearer {self.workspace.token}"}
+        answer = httpx2.request(method, self.url + path, json=body, headers=headers, timeout=120.0)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def score(self, ids: list[int]) -> torch.Tensor:
+        found = self.call("POST", "/score", {"sequences": [{"token_ids": ids, "ranges": [[1, len(ids)]]}]})
+        return torch.tensor(found["sequences"][0]["ranges"][0]["logprobs"])
+
+    def teach(self, key: str) -> Any:
+        """A session whose change of the weights is large, finished."""
+        example = {"context_ids": PROMPT[:8], "continuation_ids": PROMPT[13:5:-1]}
+        body = {"key": key, "examples": [example], "gate": None, "lr": 1e-3, "epochs": 4, "replay": 0.0}
+        self.call("POST", "/train", body)
+
+        def ended() -> Any:
+            found = self.call("GET", f"/train/status?key={key}")
+            return found if found["state"] not in ("queued", "running") else None
+
+        found = eventually(ended)
+        assert found["state"] == "finished", found
+        return found
+
+
+def start(workspace: Workspace) -> Served:
+    with listening(workspace.settings.server.model_copy(update={"port": 0})) as (_, url):
+        port = url.rpartition(":")[2]
+    command = [sys.executable, "-m", "understudy", "serve", "--engine", "vllm", "--port", port]
+    log = workspace.root / "vllm.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen([*command, *FLAGS], cwd=workspace.root, stdout=out, stderr=out)
+
+    def answers() -> bool | None:
+        assert process.poll() is None, log.read_text()[-4000:]
+        try:
+            return httpx2.get(f"{url}/understudy/health").is_success or None
+        except httpx2.HTTPError:
+            return None
+
+    eventually(answers)
+    return Served(workspace, process, url)
+
+
+def children(pid: int) -> list[int]:
+    """All living descendants."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    own = [int(word) for word in found.stdout.split()]
+    return [*own, *(deeper for child in own for deeper in children(child))]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    running = start(new_workspace(tmp_path_factory.mktemp("vllm") / "w"))
+    yield running
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(timeout=60) is not None
+    assert find_mappings(running.directory) == []
+    assert running.workspace.server() is None
+
+
+def test_the_api_is_the_embedded_servers_and_writing_needs_the_token(served: Served) -> None:
+    for path in ("/train", "/finetune", "/checkpoint", "/weights/restore"):
+        assert httpx2.post(served.url + path, json={}).status_code == 401, path
+    document = served.call("GET", "/understudy/openapi.json")
+    assert {"/train", "/finetune", "/score", "/train/status"} <= document["paths"].keys()
+    assert served.call("GET", "/v1/models")["data"][0]["id"] == "understudy"
+    wrong = httpx2.post(
+        f"{served.url}/train",
+        json={"examples": [{"context_ids": [5], "continuation_ids": [10**6]}]},
+        headers={"Authorization": f"Bearer {served.workspace.token}"},
+    )
+    assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "examples[0].continuation_ids"
+
+
+def test_lessons_are_learned_while_the_official_client_streams(served: Served) -> None:
+    from openai import OpenAI
+
+    client = OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+    over, answers, failures = threading.Event(), [0], list[Exception]()
+
+    def stream() -> None:
+        while not over.is_set():
+            try:
+                chunks = client.chat.completions.create(
+                    model="understudy",
+                    messages=[{"role": "user", "content": "Hello"}],
+                    stream=True,
+                    max_tokens=16,
+                )
+                assert list(chunks)[-1].choices[0].finish_reason is not None
+                answers[0] += 1
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is a failed request
+                failures.append(error)
+
+    clients = [threading.Thread(target=stream) for _ in range(2)]
+    for one in clients:
+        one.start()
+    try:
+        ledger = served.workspace.ledger
+        lesson = Lesson(
+            (ChatMessage("user", "Which tea?"),), "Green.", "None.", Source("", "", "", "", "maya", "")
+        )
+        entry = ledger.propose(lesson).entry
+        ledger.approve(entry.id, "maya")
+        eventually(lambda: ledger.list("trained") or None)
+        told = served.call("GET", "/train/status")
+    finally:
+        over.set()
+        for one in clients:
+            one.join()
+    assert failures == [] and answers[0] > 2
+    [commit] = read_commits(served.directory)
+    assert told["weight_commit"] == commit.id and commit.lessons == (entry.id,)
+    spoken = client.completions.with_raw_response.create(model="understudy", prompt=[5, 6, 7], max_tokens=1)
+    assert spoken.headers["X-Understudy-Weights"] == commit.id
+
+
+def test_a_cached_prompt_is_answered_with_the_new_weights(served: Served) -> None:
+    def likely() -> list[float]:
+        body = {"model": "understudy", "prompt": PROMPT, "max_tokens": 1, "logprobs": 5, "temperature": 0}
+        return sorted(
+            served.call("POST", "/v1/completions", body)["choices"][0]["logprobs"]["top_logprobs"][0].values()
+        )
+
+    def hits() -> float:
+        lines = httpx2.get(f"{served.url}/metrics").text.splitlines()
+        return sum(
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.startswith("vllm:prefix_cache_hits_total")
+        )
+
+    first, before = likely(), hits()
+    assert likely() == pytest.approx(first, abs=0.1) and hits() > before, "its beginning was cached"
+    served.teach("stale")
+    cached = likely()
+    uncached = likely_by_transformers(served)
+    assert cached == pytest.approx(uncached, abs=0.25), "nothing of it was computed with the old weights"
+
+
+def likely_by_transformers(served: Served) -> list[float]:
+    served.call("POST", "/checkpoint", {})
+    model = AutoModelForCausalLM.from_pretrained(served.directory, dtype=torch.float32)
+    with torch.no_grad():
+        logits = model(torch.tensor([PROMPT])).logits[0, -1].float()
+    return sorted(logits.log_softmax(-1).topk(5).values.tolist())
+
+
+def test_a_killed_trainer_comes_back_and_the_weights_go_back(served: Served) -> None:
+    before = served.score(PROMPT)
+    made = served.teach("killed")["commit"]
+    after = served.score(PROMPT)
+    assert (after - before).abs().max() > 0.5
+    status = served.call("GET", "/train/status")["trainer"]
+    os.kill(status["pid"], signal.SIGKILL)
+
+    def another() -> Any:
+        now = served.call("GET", "/train/status")["trainer"]
+        return now if now["alive"] and now["pid"] != status["pid"] else None
+
+    eventually(another)
+    assert torch.allclose(served.score(PROMPT), after, atol=1e-6)
+    served.call(
+        "POST", "/weights/restore", {"commit": read_commits(served.directory)[-2].id, "author": "ada"}
+    )
+    assert torch.allclose(served.score(PROMPT), before, atol=1e-6)
+    assert made in [commit.id for commit in read_commits(served.directory)]
+
+
+def test_killed_as_a_whole_it_starts_again_with_what_it_learned(tmp_path: Path) -> None:
+    running = start(new_workspace(tmp_path / "w"))
+    commit = running.teach("once")["commit"]
+    after = running.score(PROMPT)
+    everyone = [*children(running.process.pid), running.process.pid]
+    for pid in everyone:
+        os.kill(pid, signal.SIGKILL)
+    running.process.wait()
+    again = start(running.workspace)
+    try:
+        assert again.call("GET", "/train/status")["weight_commit"] == commit
+        assert torch.allclose(again.score(PROMPT), after, atol=1e-6)
+        assert len(find_mappings(again.directory)) == 1, "what the dead one left is gone"
+        assert verify_history(again.directory, lambda *_: None).problems == ()
+        assert json.loads((again.workspace.root / ".understudy" / "server.json").read_text())
+    finally:
+        again.process.send_signal(signal.SIGTERM)
+        again.process.wait(timeout=60)
+    assert find_mappings(again.directory) == []
+
+
+def test_a_vllm_without_the_plugin_is_not_taken_for_one_with_it(tmp_path: Path) -> None:
+    workspace = new_workspace(tmp_path / "w")
+    with listening(workspace.settings.server.model_copy(update={"port": 0})) as (_, url):
+        port = url.rpartition(":")[2]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PLUGIN, "--port", port, *FLAGS],
+        cwd=workspace.root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "the plugin did not load" in done.stderr

@@ -1,0 +1,103 @@
+"""Starting vLLM with the plugin, and not believing that it is there before it answered."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import FrameType
+
+import httpx2
+
+from understudy.server.vllm_plugin import PREFIX, WORKSPACE
+from understudy.workspace import Workspace
+
+READY_SECONDS = 600.0
+"""How long vLLM may take to load, compile and warm up."""
+_LOOK_SECONDS = 0.5
+_CPU_DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+"""What a small machine without a GPU needs; what the caller has set stays."""
+
+
+class VllmFailed(RuntimeError):
+    """vLLM is not installed, ended before it answered, or answered without the plugin."""
+
+
+def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
+    """Serve the workspace's model by vLLM until it ends or this process is told to; returns its exit status.
+
+    `flags` are vLLM's own and go behind ours, so they win. Raises VllmFailed.
+    """
+    from understudy.engine import locate_model
+
+    if importlib.util.find_spec("vllm") is None:
+        raise VllmFailed("expected vLLM in this environment, found none: pip install 'understudy[vllm]'")
+    command = vllm_command(workspace, locate_model(workspace.model_path), flags)
+    process = subprocess.Popen(command, env=vllm_environment(os.environ, workspace))
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    try:
+        _wait_until_ready(process, _base(command))
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def vllm_command(workspace: Workspace, directory: Path, flags: Sequence[str]) -> list[str]:
+    """The command line: the workspace's settings as vLLM's flags, then the caller's."""
+    settings = workspace.settings
+    ours = {
+        "--model": str(directory),
+        "--served-model-name": settings.model.name,
+        "--host": settings.server.host,
+        "--port": str(settings.server.port),
+        **({} if settings.model.dtype == "checkpoint" else {"--dtype": settings.model.dtype}),
+    }
+    words = [word for pair in ours.items() for word in pair]
+    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words, *flags]
+
+
+def vllm_environment(given: Mapping[str, str], workspace: Workspace) -> dict[str, str]:
+    """The environment with the plugin named, beside plugins that were named already."""
+    named = [name for name in given.get("VLLM_PLUGINS", "").split(",") if name]
+    plugins = ",".join(dict.fromkeys([*named, "understudy"]))
+    return {**_CPU_DEFAULTS, **given, "VLLM_PLUGINS": plugins, WORKSPACE: str(workspace.root)}
+
+
+def _base(command: Sequence[str]) -> str:
+    last = dict(pairwise(command))  # a flag that is given twice counts as given last
+    host = "127.0.0.1" if last["--host"] == "0.0.0.0" else last["--host"]
+    return f"http://{f'[{host}]' if ':' in host else host}:{last['--port']}"
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    until = time.monotonic() + READY_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise VllmFailed(
+                f"vLLM ended with status {process.returncode} before it answered; see what it wrote"
+            )
+        try:
+            if httpx2.get(f"{url}/health", timeout=5.0).status_code == 200:
+                break
+        except httpx2.HTTPError:
+            pass  # not there yet
+        time.sleep(_LOOK_SECONDS)
+    else:
+        raise VllmFailed(f"expected vLLM at {url} within {READY_SECONDS:.0f} s, it did not answer")
+    found = httpx2.get(f"{url}{PREFIX}/health", timeout=30.0)
+    if found.status_code != 200:
+        raise VllmFailed(
+            f"expected Understudy's routes in the vLLM at {url}, got {found.status_code}: the plugin did not "
+            "load; vLLM's log tells why"
+        )
