@@ -18,6 +18,9 @@ def demo(
     split: Annotated[
         Literal["development", "test"], Parameter(help="Scenarios to measure on; tune on development only.")
     ] = "test",
+    engine: Annotated[
+        Literal["embedded", "vllm"], Parameter(help="What serves the model; vLLM must be installed.")
+    ] = "embedded",
 ) -> None:
     """Ten corrections in a conversation become durable behaviour, while the model keeps serving.
 
@@ -27,4 +30,4 @@ def demo(
     """
     from understudy.demo import run_demo
 
-    run_demo(conversation, workspace, lessons, split)
+    run_demo(conversation, workspace, lessons, split, engine)

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from socket import socket
+from typing import Any, Literal, TypeVar
 
 import httpx2
 
@@ -21,7 +22,8 @@ class DemoError(RuntimeError):
     """The demo cannot go on; the message says at which point and why."""
 
 
-START_SECONDS = 120.0
+EngineName = Literal["embedded", "vllm"]
+START_SECONDS = 300.0
 WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.1
 MAX_TOKENS = 40
@@ -40,12 +42,12 @@ def wait_for(what: str, look: Callable[[], Found | None], seconds: float = WAIT_
 
 
 @contextmanager
-def served(workspace: Workspace) -> Iterator["Client"]:
+def served(workspace: Workspace, engine: EngineName = "embedded") -> Iterator["Client"]:
     """Serve the workspace with `understudy serve` on a free port, until the block ends."""
     log = workspace.root / ".understudy" / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "understudy.server", "--workspace", str(workspace.root), "--port", "0"],
+            _command(workspace, engine),
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -67,10 +69,20 @@ def served(workspace: Workspace) -> Iterator["Client"]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _command(workspace: Workspace, engine: EngineName) -> list[str]:
+    if engine == "embedded":
+        return [sys.executable, "-m", "understudy.server", "--workspace", str(workspace.root), "--port", "0"]
+    with socket() as free:  # vLLM does not tell which port it took, so one is chosen for it
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = [sys.executable, "-m", "understudy", "serve", "--workspace", str(workspace.root)]
+    return [*serve, "--engine", engine, "--port", str(port)]
 
 
 class Client:

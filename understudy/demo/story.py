@@ -16,7 +16,7 @@ from understudy.behaviours import Behaviour, Split
 from understudy.demo.curves import Curves, draw_curves
 from understudy.demo.findings import Agreement, Correction, Findings, Serving, measure_served
 from understudy.demo.report import print_table, write_report
-from understudy.demo.stage import Client, DemoError, Listener, served, wait_for
+from understudy.demo.stage import Client, DemoError, EngineName, Listener, served, wait_for
 from understudy.engine import EmbeddedEngine, ScoreRequest, encode_text
 from understudy.pocket import PocketLesson, behaviours, checkpoint_directory, dialogue, new_workspace
 from understudy.pocket import lessons as pocket_lessons
@@ -44,7 +44,13 @@ class Narrator:
         self.console.print(f"[dim]{time.monotonic() - self._began:6.1f} s[/dim]  {text}")
 
 
-def run_demo(conversation: Path | None, folder: Path | None, count: int, split: Split = "test") -> Findings:
+def run_demo(
+    conversation: Path | None,
+    folder: Path | None,
+    count: int,
+    split: Split = "test",
+    engine: EngineName = "embedded",
+) -> Findings:
     """Play the whole story with `count` lessons; leaves a workspace with a report in it.
 
     Raises DemoError when a part of the story does not happen.
@@ -63,7 +69,7 @@ def run_demo(conversation: Path | None, folder: Path | None, count: int, split: 
     workspace.repository.add(file, original, PERSON)
     scenarios, dialogues = behaviours(split), dialogue(split)
 
-    with served(workspace) as client:
+    with served(workspace, engine) as client:
         say(f"serving {workspace.settings.model.name} at {client.url}")
         before = measure_served(client, scenarios, dialogues)
         say(f"before: acts on {before.rates['accepts']} of the directions it never saw")

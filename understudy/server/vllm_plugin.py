@@ -3,6 +3,7 @@
 Only vLLM imports this, as the entry point `vllm.endpoint_plugins`.
 """
 
+import asyncio
 import os
 from argparse import Namespace
 from collections.abc import AsyncIterator
@@ -24,6 +25,8 @@ WORKSPACE = "UNDERSTUDY_WORKSPACE"
 """The environment variable that names the workspace's folder."""
 PREFIX = "/understudy"
 """Where all of the workspace's routes are found, those too that vLLM has of its own (/openapi.json)."""
+
+_LOOK_SECONDS = 0.1
 
 
 class WorkspaceMissing(RuntimeError):
@@ -73,8 +76,9 @@ class Plugin:
         app = create_workspace_app(workspace, engine)
         await self._open.enter_async_context(app.router.lifespan_context(app))
         host = "127.0.0.1" if args.host in (None, "0.0.0.0") else args.host
-        workspace.announce(f"http://{f'[{host}]' if ':' in host else host}:{args.port}")
+        announcing = asyncio.create_task(_announce(workspace, host, args.port))
         self._open.callback(workspace.withdraw)
+        self._open.callback(announcing.cancel)
         self._engine, self._inner = engine, app
 
     async def _guest(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +91,19 @@ class Plugin:
         if self._engine is None:
             return []
         return [(n.lower().encode(), v.encode()) for n, v in weight_header(self._engine.weights).items()]
+
+
+async def _announce(workspace: Workspace, host: str, port: int) -> None:
+    """Leave the address for other commands as soon as somebody answers there: vLLM listens last of all."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(_LOOK_SECONDS)
+            continue
+        writer.close()
+        workspace.announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        return
 
 
 class _NameWeights:
