@@ -30,18 +30,12 @@ def serve(
         **({"server": address} if address else {}),
         **({"model": {"path": str(model.absolute())}} if model is not None else {}),
     }
-    opened = Workspace.open(workspace, **given)  # what is wrong with it is said before the process changes
-    if engine == "vllm":
-        from understudy.server.vllm_launch import VllmFailed, serve_with_vllm
-
-        try:
-            sys.exit(serve_with_vllm(opened, flags))
-        except VllmFailed as error:
-            raise CommandError(str(error)) from error
-    if flags:
+    Workspace.open(workspace, **given)  # what is wrong with it is said before the process changes
+    if flags and engine != "vllm":
         raise CommandError(f"expected no further words, got {' '.join(flags)}: they are for --engine vllm")
     command = [sys.executable, "-m", "understudy.server", "--workspace", str(workspace)]
     command += ["--host", host] if host is not None else []
     command += ["--port", str(port)] if port is not None else []
     command += ["--model", str(model.absolute())] if model is not None else []
+    command += ["--engine", engine, *flags]
     os.execv(sys.executable, command)

@@ -37,7 +37,8 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
     if importlib.util.find_spec("vllm") is None:
         raise VllmFailed("expected vLLM in this environment, found none: pip install 'understudy[vllm]'")
     command = vllm_command(workspace, locate_model(workspace.model_path), flags)
-    process = subprocess.Popen(command, env=vllm_environment(os.environ, workspace))
+    # In a session of its own, so that a terminal's interrupt reaches it once: from here.
+    process = subprocess.Popen(command, env=vllm_environment(os.environ, workspace), start_new_session=True)
 
     def pass_on(number: int, _: FrameType | None) -> None:
         process.send_signal(number)
