@@ -35,7 +35,7 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
     from understudy.engine import locate_model
 
     if importlib.util.find_spec("vllm") is None:
-        raise VllmFailed("expected vLLM in this environment, found none: docs/vllm.md tells how to install it")
+        raise VllmFailed("expected vLLM in this environment, found none: see docs/vllm.md")
     command = vllm_command(workspace, locate_model(workspace.model_path), flags)
     # In a session of its own, so that a terminal's interrupt reaches it once: from here.
     process = subprocess.Popen(command, env=vllm_environment(os.environ, workspace), start_new_session=True)
