@@ -20,7 +20,6 @@ from transformers import AutoModelForCausalLM
 
 from understudy.lessons import ChatMessage, Lesson, Source
 from understudy.pocket import new_workspace
-from understudy.server.running import listening
 from understudy.weights import find_mappings, read_commits, verify_history
 from understudy.workspace import Workspace
 
@@ -87,22 +86,18 @@ class Served:
 
 
 def start(workspace: Workspace) -> Served:
-    with listening(workspace.settings.server.model_copy(update={"port": 0})) as (_, url):
-        port = url.rpartition(":")[2]
-    command = [sys.executable, "-m", "understudy", "serve", "--engine", "vllm", "--port", port]
+    command = [sys.executable, "-m", "understudy", "serve", "--engine", "vllm", "--port", "0", *FLAGS]
+    before = workspace.server()  # of one that was killed, while its process is not reaped
     log = workspace.root / "vllm.log"
     with log.open("ab") as out:
-        process = subprocess.Popen([*command, *FLAGS], cwd=workspace.root, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=workspace.root, stdout=out, stderr=out)
 
-    def answers() -> bool | None:
+    def address() -> str | None:
         assert process.poll() is None, log.read_text()[-4000:]
-        try:
-            return httpx2.get(f"{url}/understudy/health").is_success or None
-        except httpx2.HTTPError:
-            return None
+        found = workspace.server()
+        return None if found in (None, before) else found.url
 
-    eventually(answers)
-    return Served(workspace, process, url)
+    return Served(workspace, process, eventually(address))
 
 
 def children(pid: int) -> list[int]:
@@ -256,9 +251,7 @@ def test_killed_as_a_whole_it_starts_again_with_what_it_learned(tmp_path: Path) 
 
 def test_a_vllm_without_the_plugin_is_not_taken_for_one_with_it(tmp_path: Path) -> None:
     workspace = new_workspace(tmp_path / "w")
-    with listening(workspace.settings.server.model_copy(update={"port": 0})) as (_, url):
-        port = url.rpartition(":")[2]
-    asked = ["--workspace", str(workspace.root), "--engine", "vllm", "--port", port]
+    asked = ["--workspace", str(workspace.root), "--engine", "vllm", "--port", "0"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PLUGIN, *asked, *FLAGS],
         capture_output=True,

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from socket import socket
 from typing import Any, Literal, TypeVar
 
 import httpx2
@@ -23,6 +22,7 @@ class DemoError(RuntimeError):
 
 
 EngineName = Literal["embedded", "vllm"]
+SERVER = (sys.executable, "-m", "understudy.server")
 START_SECONDS = 300.0
 WAIT_SECONDS = 120.0
 POLL_SECONDS = 0.1
@@ -47,7 +47,7 @@ def served(workspace: Workspace, engine: EngineName = "embedded") -> Iterator["C
     log = workspace.root / ".understudy" / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            _command(workspace, engine),
+            [*SERVER, "--workspace", str(workspace.root), "--port", "0", "--engine", engine],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -73,16 +73,6 @@ def served(workspace: Workspace, engine: EngineName = "embedded") -> Iterator["C
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _command(workspace: Workspace, engine: EngineName) -> list[str]:
-    if engine == "embedded":
-        return [sys.executable, "-m", "understudy.server", "--workspace", str(workspace.root), "--port", "0"]
-    with socket() as free:  # vLLM does not tell which port it took, so one is chosen for it
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve = [sys.executable, "-m", "understudy", "serve", "--workspace", str(workspace.root)]
-    return [*serve, "--engine", engine, "--port", str(port)]
 
 
 class Client:

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,7 +47,7 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
     try:
-        _wait_until_ready(process, _base(command))
+        _wait_until_ready(process, base_url(command))
         return process.wait()
     finally:
         if process.poll() is None:
@@ -55,13 +56,16 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
 
 
 def vllm_command(workspace: Workspace, directory: Path, flags: Sequence[str]) -> list[str]:
-    """The command line: the workspace's settings as vLLM's flags, then the caller's."""
+    """The command line: the workspace's settings as vLLM's flags, then the caller's.
+
+    Port 0 becomes a free one here, since vLLM would not tell which one it took.
+    """
     settings = workspace.settings
     ours = {
         "--model": str(directory),
         "--served-model-name": settings.model.name,
         "--host": settings.server.host,
-        "--port": str(settings.server.port),
+        "--port": str(settings.server.port or _free_port(settings.server.host)),
         **({} if settings.model.dtype == "checkpoint" else {"--dtype": settings.model.dtype}),
     }
     words = [word for pair in ours.items() for word in pair]
@@ -75,8 +79,17 @@ def vllm_environment(given: Mapping[str, str], workspace: Workspace) -> dict[str
     return {**_CPU_DEFAULTS, **given, "VLLM_PLUGINS": plugins, WORKSPACE: str(workspace.root)}
 
 
-def _base(command: Sequence[str]) -> str:
-    last = dict(pairwise(command))  # a flag that is given twice counts as given last
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
+        free.bind((host, 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def base_url(command: Sequence[str]) -> str:
+    """Where a vLLM that was started so can be asked. A flag that is given twice counts as given last."""
+    words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    last = dict(pairwise(words))
     host = "127.0.0.1" if last["--host"] == "0.0.0.0" else last["--host"]
     return f"http://{f'[{host}]' if ':' in host else host}:{last['--port']}"
 

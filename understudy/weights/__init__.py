@@ -21,7 +21,7 @@ from understudy.weights.ownership import owned, teaching
 from understudy.weights.recipe_files import DTYPES, parse_recipe, read_recipe
 from understudy.weights.recipes import Recipe, RecipeError, RecipeInput, RecipeSlice, Setting, constant
 from understudy.weights.records import WeightCommit, lessons_held, read_commits
-from understudy.weights.shared import SharedWeights, Window, find_mappings
+from understudy.weights.shared import SharedWeights, Window, distinct_parameters, find_mappings
 from understudy.weights.stored import AlreadyThere, NotTensors, StoredTensors
 from understudy.weights.syncing import SyncReport
 from understudy.weights.tidying import Tidied, tidy
@@ -84,6 +84,7 @@ __all__ = [
     "apply_recipe",
     "constant",
     "diagnose",
+    "distinct_parameters",
     "find_mappings",
     "lessons_held",
     "make_vector",

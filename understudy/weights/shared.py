@@ -93,7 +93,7 @@ class SharedWeights:
 
         `source` is the model directory that they came from, for tools to find the mapping by.
         """
-        parameters, aliases = _distinct(model)
+        parameters, aliases = distinct_parameters(model)
         windows = {n: Window(n, 0, tuple(p.shape), p.dtype) for n, p in parameters.items()}
         return cls.share(parameters, windows, aliases, source)
 
@@ -249,7 +249,7 @@ def find_mappings(source: Path) -> list[Path]:
     return found
 
 
-def _distinct(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
+def distinct_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
     """Each parameter once under its first name, and the other names of tied ones."""
     first: dict[int, str] = {}
     parameters: dict[str, nn.Parameter] = {}

@@ -3,12 +3,9 @@
 Only vLLM imports this room.
 """
 
-import logging
-
 NAME = "understudy"
 """The plugin's name, in `VLLM_PLUGINS` and for both of its entry points."""
 
-log = logging.getLogger(__name__)
 _registered = False
 
 

@@ -5,6 +5,7 @@ Applied once per process, before a model is built, in every process that vLLM st
 
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def read_any_head_size() -> None:
     kernel = ops.chunk_gated_delta_rule_cpu
 
     def read(*, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **rest: Any) -> Any:
-        if query.shape[-1] in KERNEL_HEADS:
+        if query.shape[-1] == value.shape[-1] and query.shape[-1] in KERNEL_HEADS:
             return kernel(query=query, key=key, value=value, **rest)
         return _read_by_reference(query, key, value, **rest)
 
@@ -104,8 +105,7 @@ def _read_by_reference(
     repeats = value.shape[2] // query.shape[2]
     query, key = (tensor.repeat_interleave(repeats, dim=2) for tensor in (query, key))
     answer = torch.empty_like(value)
-    ends = cu_seqlens.tolist()
-    for slot, start, end in zip(initial_state_indices.tolist(), ends, ends[1:], strict=False):
+    for slot, (start, end) in zip(initial_state_indices.tolist(), pairwise(cu_seqlens.tolist()), strict=True):
         span = slice(start, end)
         answer[:, span], state = torch_chunk_gated_delta_rule(
             query[:, span],

@@ -1,9 +1,8 @@
 """vLLM's client in the API server's process, as an engine of Understudy."""
 
 import asyncio
-import math
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -166,11 +165,10 @@ class VllmEngine:
         async for made in self._generate(ids, params):
             _check_finish(made.outputs[0].finish_reason)
             if made.finished:
-                found = [
-                    math.nan if each is None else each[token].logprob
-                    for token, each in zip(ids, made.prompt_logprobs, strict=True)
-                ]
-                stream.put((number, Score(tuple(tuple(found[a:b]) for a, b in sequence.ranges))))
+                known = zip(ids[1:], made.prompt_logprobs[1:], strict=True)  # nothing predicts token 0
+                found = [each[token].logprob for token, each in known]
+                spans = tuple(tuple(found[start - 1 : end - 1]) for start, end in sequence.ranges)
+                stream.put((number, Score(spans)))
 
     def _generate(self, prompt: Sequence[int], params: Any) -> AsyncIterator[Any]:
         made: AsyncIterator[Any] = self._client.generate(
@@ -184,10 +182,14 @@ def _check_finish(reason: str | None) -> None:
         raise EngineClosed(f"vLLM gave the request up ({reason}): its log tells why")
 
 
-async def _together(work: Any) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        for one in work:
-            tasks.create_task(one)
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of it at once; the first failure ends the rest and is raised as itself, for callers who know it."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for one in work:
+                tasks.create_task(one)
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
 
 
 def _token_logprob(token: int, found: Any, alternatives: int) -> TokenLogprob:

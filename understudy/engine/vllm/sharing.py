@@ -12,6 +12,7 @@ from understudy.weights import (
     SharedWeights,
     WeightHistory,
     WeightsMismatch,
+    distinct_parameters,
     find_mappings,
     teaching,
 )
@@ -75,15 +76,7 @@ def share_model(model: Any, directory: Path) -> SharedWeights:
     Raises WeightsMismatch when a parameter or a tensor has no counterpart, or a value differs from the
     file's.
     """
-    parameters: dict[str, torch.nn.Parameter] = {}
-    aliases: dict[str, str] = {}
-    first: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if id(parameter) in first:
-            aliases[name] = first[id(parameter)]
-        else:
-            first[id(parameter)] = name
-            parameters[name] = parameter
+    parameters, aliases = distinct_parameters(model)
     empty = [name for name, parameter in parameters.items() if parameter.numel() == 0]
     if empty:
         raise WeightsMismatch(f"expected values in every parameter, vLLM gave up those of {empty[0]}")
