@@ -15,6 +15,8 @@ from pydantic_settings import (
 )
 
 SETTINGS_FILE = "understudy.toml"
+WORKSPACE_VARIABLE = "UNDERSTUDY_WORKSPACE"
+"""The environment variable that tells vLLM's processes which workspace they serve."""
 POCKET = "pocket"
 """The model path that means: the model that ships with Understudy."""
 
@@ -85,6 +87,7 @@ class ModelSettings(_Section):
     dtype: Literal["float32", "bfloat16", "checkpoint"] = (
         "checkpoint"  # checkpoint: as stored in the directory
     )
+    readout: str | None = None  # a folder with directions to read and steer by; None: neither, and no cost
     threads: Annotated[int, Field(ge=1)] = 1  # two OpenMP teams on one small machine slow each other tenfold
 
 

@@ -101,6 +101,12 @@ class Workspace:
         return inside if inside.is_dir() else given if given.is_absolute() else self.settings.model.path
 
     @property
+    def readout_path(self) -> Path | None:
+        """The folder of the directions to read and steer by; a relative one lies in the workspace."""
+        given = self.settings.model.readout
+        return None if given is None else self.root / Path(given).expanduser()
+
+    @property
     def trainer_log(self) -> Path:
         return self.root / ".understudy" / "trainer.log"
 

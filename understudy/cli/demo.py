@@ -21,6 +21,10 @@ def demo(
     engine: Annotated[
         Literal["embedded", "vllm"], Parameter(help="What serves the model; vLLM must be installed.")
     ] = "embedded",
+    model: Annotated[
+        Path | None, Parameter(help="Another model of the same corpus: `python -m understudy.pocket.build`.")
+    ] = None,
+    eager: Annotated[bool, Parameter(negative=(), help="Have vLLM run without compiling.")] = False,
 ) -> None:
     """Ten corrections in a conversation become durable behaviour, while the model keeps serving.
 
@@ -30,4 +34,4 @@ def demo(
     """
     from understudy.demo import run_demo
 
-    run_demo(conversation, workspace, lessons, split, engine)
+    run_demo(conversation, workspace, lessons, split, engine, model, ("--enforce-eager",) if eager else ())

@@ -42,12 +42,14 @@ def wait_for(what: str, look: Callable[[], Found | None], seconds: float = WAIT_
 
 
 @contextmanager
-def served(workspace: Workspace, engine: EngineName = "embedded") -> Iterator["Client"]:
-    """Serve the workspace with `understudy serve` on a free port, until the block ends."""
+def served(
+    workspace: Workspace, engine: EngineName = "embedded", flags: Sequence[str] = ()
+) -> Iterator["Client"]:
+    """Serve the workspace on a free port, as `understudy serve` does, until the block ends."""
     log = workspace.root / ".understudy" / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*SERVER, "--workspace", str(workspace.root), "--port", "0", "--engine", engine],
+            [*SERVER, "--workspace", str(workspace.root), "--port", "0", "--engine", engine, *flags],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -60,7 +62,7 @@ def served(workspace: Workspace, engine: EngineName = "embedded") -> Iterator["C
                     f"the server ended with status {process.returncode}:\n{log.read_text()[-2000:]}"
                 )
             address = workspace.server()
-            return None if address is None else Client(workspace, address.url)
+            return None if address is None else Client(workspace, address.url, engine)
 
         client = wait_for("the server", ready, START_SECONDS)
         wait_for("the trainer", lambda: client.status()["trainer"]["alive"] or None, START_SECONDS)
@@ -78,12 +80,13 @@ def served(workspace: Workspace, engine: EngineName = "embedded") -> Iterator["C
 class Client:
     """What the demo asks of the server, over HTTP like anyone else."""
 
-    def __init__(self, workspace: Workspace, url: str) -> None:
+    def __init__(self, workspace: Workspace, url: str, engine: EngineName) -> None:
         from understudy.engine import load_tokenizer
 
         assert isinstance(workspace.model_path, Path)
         self.workspace = workspace
         self.url = url
+        self._engine = engine
         self.tokenizer = load_tokenizer(workspace.model_path)
         self._http = httpx2.Client(
             base_url=url,
@@ -116,7 +119,8 @@ class Client:
             "prompt": [list(encode_chat(self.tokenizer, prompt)) for prompt in prompts],
             "max_tokens": MAX_TOKENS,
             "temperature": temperature,
-            "seed": seed,
+            # vLLM gives every prompt of a request the same noise for the same seed.
+            "seed": None if self._engine == "vllm" else seed,
         }
         choices = self.call("POST", "/v1/completions", body)["choices"]
         return [choice["text"].strip() for choice in sorted(choices, key=lambda choice: choice["index"])]

@@ -50,10 +50,13 @@ def run_demo(
     count: int,
     split: Split = "test",
     engine: EngineName = "embedded",
+    model: Path | None = None,
+    flags: Sequence[str] = (),
 ) -> Findings:
     """Play the whole story with `count` lessons; leaves a workspace with a report in it.
 
-    Raises DemoError when a part of the story does not happen.
+    `model` is another model than the shipped one, made by the same corpus; `flags` are vLLM's. Raises
+    DemoError when a part of the story does not happen.
     """
     if not 1 <= count <= 100:
         raise DemoError(f"expected 1 to 100 lessons, got {count}")
@@ -63,13 +66,14 @@ def run_demo(
     narrator = Narrator()
     say = narrator.say
     root = (folder or Path(tempfile.mkdtemp(prefix="understudy-demo-")) / "workspace").absolute()
-    workspace = new_workspace(root)
+    original_model = model or checkpoint_directory()
+    workspace = new_workspace(root, original_model)
     file = f"conversations/{source.stem}.md"
     original = source.read_bytes().decode()
     workspace.repository.add(file, original, PERSON)
     scenarios, dialogues = behaviours(split), dialogue(split)
 
-    with served(workspace, engine) as client:
+    with served(workspace, engine, flags) as client:
         say(f"serving {workspace.settings.model.name} at {client.url}")
         before = measure_served(client, scenarios, dialogues)
         say(f"before: acts on {before.rates['accepts']} of the directions it never saw")
@@ -82,13 +86,13 @@ def run_demo(
         after = measure_served(client, scenarios, dialogues)
         say(f"after: acts on {after.rates['accepts']} of them")
         agreement = compare(workspace, client, dialogues[:PROBE_DIALOGUES])
-        restored = undo_and_redo(workspace, client, session["commit"])
+        restored = undo_and_redo(workspace, client, session["commit"], original_model)
         say("went back to the model as it came, bit for bit, and forth again")
         kept = workspace.repository.read(file).text.startswith(original)
         if not kept:
             raise DemoError(f"expected {file} to begin with the bytes of {source}: it does not")
 
-    curves = explore(workspace, scenarios, say)
+    curves = explore(workspace, original_model, scenarios, say)
     findings = Findings(corrections, session, before, after, serving, agreement, restored, curves)
     report = root / "report.html"
     write_report(report, findings)
@@ -197,12 +201,12 @@ def compare(workspace: Workspace, client: Client, texts: Sequence[str]) -> Agree
     )
 
 
-def undo_and_redo(workspace: Workspace, client: Client, commit: object) -> bool:
+def undo_and_redo(workspace: Workspace, client: Client, commit: object, original: Path) -> bool:
     """Back to the model as it came, and forth again; True when every byte of the files came back."""
     assert isinstance(workspace.model_path, Path)
     taught = _saved(client, workspace.model_path)
     client.call("POST", "/weights/restore", {"commit": None, "author": PERSON})
-    as_it_came = _saved(client, workspace.model_path) == _digest(checkpoint_directory())
+    as_it_came = _saved(client, workspace.model_path) == _digest(original)
     client.call("POST", "/weights/restore", {"commit": commit, "author": PERSON})
     return as_it_came and _saved(client, workspace.model_path) == taught
 
@@ -217,9 +221,11 @@ def _digest(directory: Path) -> str:
     return hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
 
 
-def explore(workspace: Workspace, scenarios: Sequence[Behaviour], say: Callable[[str], None]) -> Curves:
+def explore(
+    workspace: Workspace, model: Path, scenarios: Sequence[Behaviour], say: Callable[[str], None]
+) -> Curves:
     """The curves over 1 to 100 lessons, on a copy of the model as it came."""
-    laboratory = Laboratory(checkpoint_directory(), workspace.settings.training, workspace.rehearsals())
+    laboratory = Laboratory(model, workspace.settings.training, workspace.rehearsals())
     try:
         return draw_curves(laboratory, scenarios, say)
     finally:

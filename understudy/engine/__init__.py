@@ -2,15 +2,18 @@
 
 from understudy.engine.chat import decode_text, encode_chat, encode_lesson, encode_text
 from understudy.engine.detokenize import TextReader, TokenTexts
+from understudy.engine.directions import Directions, ReadoutManifest
 from understudy.engine.embedded import EmbeddedEngine, Steps, collect, gather_completions
 from understudy.engine.errors import (
     BadRequest,
     BrokenCheckpoint,
+    BrokenReadout,
     BrokenTemplate,
     EngineBusy,
     EngineClosed,
     EngineError,
     ModelNotFound,
+    NoDirections,
     PromptTooLong,
     UnknownArchitecture,
 )
@@ -24,9 +27,12 @@ from understudy.engine.request import (
     FinishReason,
     GenerationRequest,
     GenerationStep,
+    Readout,
+    ReadoutSpan,
     Sampling,
     Score,
     ScoreRequest,
+    Steer,
     TokenLogprob,
     WeightState,
 )
@@ -37,8 +43,10 @@ __all__ = [
     "Architecture",
     "BadRequest",
     "BrokenCheckpoint",
+    "BrokenReadout",
     "BrokenTemplate",
     "Completion",
+    "Directions",
     "Dtype",
     "EmbeddedEngine",
     "Engine",
@@ -50,10 +58,15 @@ __all__ = [
     "GenerationStep",
     "LoadedModel",
     "ModelNotFound",
+    "NoDirections",
     "PromptTooLong",
+    "Readout",
+    "ReadoutManifest",
+    "ReadoutSpan",
     "Sampling",
     "Score",
     "ScoreRequest",
+    "Steer",
     "Steps",
     "Stream",
     "TextReader",

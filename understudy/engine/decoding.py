@@ -1,6 +1,6 @@
 """The decode loop: one batch of rows, one token per row and pass.
 
-Shapes: b rows, t positions, v vocabulary.
+Shapes: b rows, t positions, v vocabulary, l layers, c concepts.
 """
 
 import inspect
@@ -14,6 +14,7 @@ from understudy.engine.errors import BadRequest, PromptTooLong
 from understudy.engine.loading import LoadedModel
 from understudy.engine.request import FinishReason, GenerationRequest, GenerationStep, TokenLogprob
 from understudy.engine.sampling import Chooser, token_logprobs
+from understudy.engine.tap import Tap, Watch
 from understudy.engine.turns import Turns
 
 
@@ -42,19 +43,22 @@ def decode(
     request: GenerationRequest,
     cancelled: Callable[[], bool],
     turns: Turns,
+    tap: Tap | None = None,
 ) -> Iterator[tuple[GenerationStep, ...]]:
     """Answer a request; yields, after each pass, the steps of the rows that gained something.
 
     Prompts are read at once; then each token takes one of the `turns` that all requests share. Ends early,
     with rows unfinished, once `cancelled()`. Weights may change under the loop: each pass uses what it
-    finds, and what earlier passes cached stays as it was.
+    finds, and what earlier passes cached stays as it was. Readouts and steering need the `tap`. Raises
+    PromptTooLong or BadRequest.
     """
     check_prompts(loaded, request.prompts)
+    watch = Watch(tap, request)
     sampling = request.sampling
     prompts = [prompt for prompt in request.prompts for _ in range(request.samples)]
     rows = [_Row(number, prompt, loaded, texts, request) for number, prompt in enumerate(prompts)]
     chooser = Chooser(sampling, len(rows))
-    batch = _Batch(loaded.model, request.prompts, request.samples)
+    batch = _Batch(loaded.model, request.prompts, request.samples, watch)
     chosen: torch.Tensor | None = None
     going: list[int] = []
     while rows and not cancelled():
@@ -66,7 +70,7 @@ def decode(
             if sampling.logprobs is not None:
                 logprobs = token_logprobs(batch.logits_bv, chosen, sampling.logprobs)
             steps = [row.take(*taken) for row, *taken in zip(rows, chosen.tolist(), logprobs, strict=True)]
-        yield tuple(steps)
+        yield tuple(watch.tell(step, place) for place, step in enumerate(steps))
         going = [place for place, step in enumerate(steps) if step.finish_reason is None]
         rows = [rows[place] for place in going]
 
@@ -111,8 +115,9 @@ class _Row:
 class _Batch:
     """Rows that are decoded together: left-padded prompts, then one column per pass."""
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], samples: int) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], samples: int, watch: Watch) -> None:
         self._model = model
+        self._watch = watch
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         device = model.device
         width = max(len(prompt) for prompt in prompts)
@@ -141,20 +146,22 @@ class _Batch:
 
     def _forward(self, ids_bt: torch.Tensor, positions_bt: torch.Tensor) -> torch.Tensor:
         given: dict[str, Any] = {"position_ids": positions_bt} if self._takes_positions else {}
-        output = self._model(
-            input_ids=ids_bt,
-            attention_mask=self._mask_bt if self._padded else None,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **given,
-        )
+        with self._watch.on():
+            output = self._model(
+                input_ids=ids_bt,
+                attention_mask=self._mask_bt if self._padded else None,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **given,
+            )
         self._cache = output.past_key_values
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
     def _select(self, rows: torch.Tensor) -> None:
         self._cache.reorder_cache(rows)
+        self._watch.select(rows)
         self._mask_bt = self._mask_bt[rows]
         self._next_b = self._next_b[rows]
         self.logits_bv = self.logits_bv[rows]

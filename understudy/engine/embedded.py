@@ -11,6 +11,7 @@ from understudy.config import ModelSettings, ServerSettings
 from understudy.engine.chat import encode_chat
 from understudy.engine.decoding import check_prompts, decode
 from understudy.engine.detokenize import TokenTexts
+from understudy.engine.directions import Directions, resolve_steering
 from understudy.engine.errors import EngineClosed
 from understudy.engine.loading import load_model
 from understudy.engine.pool import RequestPool, Stream
@@ -19,6 +20,7 @@ from understudy.engine.request import (
     FinishReason,
     GenerationRequest,
     GenerationStep,
+    Readout,
     Sampling,
     Score,
     ScoreRequest,
@@ -26,6 +28,7 @@ from understudy.engine.request import (
     WeightState,
 )
 from understudy.engine.scoring import score
+from understudy.engine.tap import Tap
 from understudy.engine.turns import Turns
 from understudy.lessons import ChatMessage
 from understudy.weights import SharedWeights
@@ -50,16 +53,20 @@ class EmbeddedEngine:
         *,
         max_concurrent: int | None = None,
         max_waiting: int | None = None,
+        readout: Path | None = None,
     ) -> None:
-        """Load the model in `directory`. The limits default to those of ServerSettings.
+        """Load the model in `directory`, and the directions in `readout`. The limits default to those of
+        ServerSettings.
 
-        Raises ModelNotFound, UnknownArchitecture or BrokenCheckpoint.
+        Raises ModelNotFound, UnknownArchitecture, BrokenCheckpoint or BrokenReadout.
         """
         limits = ServerSettings()
         torch.set_num_threads(settings.threads)
         self.settings = settings
         self.directory = directory
+        self.directions = None if readout is None else Directions.load(readout)
         self.loaded = load_model(directory, settings.dtype)
+        self._tap = None if self.directions is None else Tap(self.loaded.model, self.directions)
         self.texts = TokenTexts(self.loaded.tokenizer)
         self.shared = SharedWeights.create(self.loaded.model, directory)
         self.weight_commit: str | None = None
@@ -98,8 +105,8 @@ class EmbeddedEngine:
 
     def generate(self, request: GenerationRequest) -> Iterator[GenerationStep]:
         """Answer step by step. Raises PromptTooLong or BadRequest before the first step."""
-        check_prompts(self.loaded, request.prompts)
-        passes = decode(self.loaded, self.texts, request, lambda: False, self._turns)
+        self._check(request)
+        passes = decode(self.loaded, self.texts, request, lambda: False, self._turns, self._tap)
         return (step for steps in passes for step in steps)
 
     def complete(self, request: GenerationRequest) -> tuple[Completion, ...]:
@@ -130,10 +137,14 @@ class EmbeddedEngine:
 
         Raises EngineBusy, EngineClosed, PromptTooLong or BadRequest at once.
         """
-        check_prompts(self.loaded, request.prompts)
+        self._check(request)
         return self._pool.submit(
-            lambda cancelled: decode(self.loaded, self.texts, request, cancelled, self._turns)
+            lambda cancelled: decode(self.loaded, self.texts, request, cancelled, self._turns, self._tap)
         )
+
+    def _check(self, request: GenerationRequest) -> None:
+        check_prompts(self.loaded, request.prompts)
+        resolve_steering(self.directions, request)
 
     def submit_score(self, sequences: Sequence[ScoreRequest]) -> Stream[tuple[int, Score]]:
         """Score on a worker thread; items are (number of the sequence, its score), in any order."""
@@ -186,15 +197,27 @@ def gather_completions(steps: Iterable[GenerationStep], rows: int) -> tuple[Comp
     texts: list[list[str]] = [[] for _ in range(rows)]
     token_ids: list[list[int]] = [[] for _ in range(rows)]
     logprobs: list[list[TokenLogprob]] = [[] for _ in range(rows)]
+    readouts: list[list[Sequence[Sequence[float]]]] = [[] for _ in range(rows)]
+    prompts: dict[int, Readout] = {}
     reasons: dict[int, FinishReason] = {}
     for step in steps:
+        readouts[step.row] += step.readout
+        if step.prompt_readout:
+            prompts[step.row] = step.prompt_readout
         texts[step.row].append(step.text)
         token_ids[step.row] += step.token_ids
         logprobs[step.row] += step.logprobs
         if step.finish_reason is not None:
             reasons[step.row] = step.finish_reason
     return tuple(
-        Completion("".join(texts[row]), tuple(token_ids[row]), tuple(logprobs[row]), reasons[row])
+        Completion(
+            "".join(texts[row]),
+            tuple(token_ids[row]),
+            tuple(logprobs[row]),
+            reasons[row],
+            readouts[row],
+            prompts.get(row, ()),
+        )
         for row in range(rows)
     )
 

@@ -17,6 +17,20 @@ class BrokenCheckpoint(EngineError, ValueError):
     """The directory holds a model whose files do not fit together."""
 
 
+class BrokenReadout(EngineError, ValueError):
+    """Directions that are not in the format, or not of the model they were given for."""
+
+
+class NoDirections(EngineError, ValueError):
+    """Readouts or steering are asked for, and nothing is loaded to do it with."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "expected directions to read and steer by, this server has loaded none: name their folder with "
+            "`readout` under [model] in understudy.toml"
+        )
+
+
 class BrokenTemplate(EngineError, ValueError):
     """The chat template refused the messages, or does not render a conversation turn by turn."""
 

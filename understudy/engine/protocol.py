@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 from understudy.config import ModelSettings
 from understudy.engine.detokenize import TokenTexts
+from understudy.engine.directions import Directions
 from understudy.engine.pool import Stream
 from understudy.engine.request import (
     Completion,
@@ -51,6 +52,10 @@ class Engine(Protocol):
     @property
     def weights(self) -> WeightState:
         """The weights as they are now."""
+
+    @property
+    def directions(self) -> Directions | None:
+        """What it can read and steer by."""
 
     @property
     def manifest(self) -> Path:

@@ -1,12 +1,19 @@
 """What is asked of an engine and what it answers: values without torch."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from understudy.engine.errors import BadRequest
 
 FinishReason = Literal["stop", "length"]
+ReadoutSpan = Literal["answer", "all"]
+Readout = Sequence[Sequence[Sequence[float]]]
+"""[tokens][layers][concepts]: what the residual stream says of each concept where a token was chosen.
+
+A token of an answer is chosen at the position before it; a prompt's are read at their own positions.
+"""
 MAX_LOGPROBS = 20
 """Alternatives that can be asked for per token, as in OpenAI's API."""
 
@@ -47,15 +54,46 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Steer:
+    """Add `strength` times a concept's direction to the residual stream, at every position.
+
+    Behind one layer, or behind each layer that has the concept.
+    """
+
+    concept: str
+    strength: float
+    layer: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`concept=strength` or `concept=strength@layer`. Raises BadRequest."""
+        concept, _, how = text.rpartition("=")
+        strength, at, layer = how.partition("@")
+        try:
+            steer = cls(concept, float(strength), int(layer) if at else None)
+        except ValueError:
+            steer = None
+        if steer is None or not concept or not math.isfinite(steer.strength):
+            raise BadRequest(f"steer: expected concept=strength or concept=strength@layer, got {text!r}")
+        return steer
+
+    def __str__(self) -> str:
+        return f"{self.concept}={self.strength!r}" + ("" if self.layer is None else f"@{self.layer}")
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Several prompts (token ids), each answered `samples` times, decoded together as one batch.
 
-    Row `prompt * samples + sample` is the answer number `sample` to prompt number `prompt`.
+    Row `prompt * samples + sample` is the answer number `sample` to prompt number `prompt`. `readout` asks
+    for the concepts' readouts at each token of the answers, or of prompts and answers (`all`).
     """
 
     prompts: tuple[tuple[int, ...], ...]
     sampling: Sampling = field(default_factory=Sampling)
     samples: int = 1
+    readout: ReadoutSpan | None = None
+    steering: tuple[Steer, ...] = ()
 
     def __post_init__(self) -> None:
         _require(bool(self.prompts), "prompts", "at least one", self.prompts)
@@ -78,7 +116,7 @@ class GenerationStep:
     """What one row gained: its new tokens, and the text that is certain by now.
 
     Text lags behind the tokens while a character is incomplete or a stop string may be beginning.
-    `finish_reason` is set on a row's last step.
+    `finish_reason` is set on a row's last step. A prompt's readout comes with its row's first step.
     """
 
     row: int
@@ -86,6 +124,8 @@ class GenerationStep:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     finish_reason: FinishReason | None
+    readout: Readout = ()
+    prompt_readout: Readout = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +136,8 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     finish_reason: FinishReason
+    readout: Readout = ()
+    prompt_readout: Readout = ()
 
 
 @dataclass(frozen=True, slots=True)

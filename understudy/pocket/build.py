@@ -1,6 +1,6 @@
 """Build the pocket model from nothing: corpus, tokenizer, pretraining, measurement, card.
 
-`python -m understudy.pocket.build [--seed N] [--out DIR] [--steps N]` is what `make pocket` runs.
+`python -m understudy.pocket.build [--seed N] [--out DIR] [--steps N] [--family F]`: see `make pocket`.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from rich.console import Console
@@ -18,7 +18,7 @@ from understudy.pocket.corpus import Document, documents, render
 from understudy.pocket.evaluate import figures, load
 from understudy.pocket.network import build_model
 from understudy.pocket.pretraining import Progress, Report, pretrain
-from understudy.pocket.recipe import Recipe
+from understudy.pocket.recipe import Family, Recipe
 from understudy.pocket.tokenization import train_tokenizer
 
 SHIPPED_SEED = 1
@@ -53,10 +53,10 @@ def make(recipe: Recipe, seed: int, report: Report, every: int = 100) -> tuple[A
     return model, tokenizer
 
 
-def save(model: Any, tokenizer: Any, directory: Path) -> None:
-    """Write a bf16 checkpoint that `AutoModelForCausalLM` and `AutoTokenizer` load."""
+def save(model: Any, tokenizer: Any, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write a checkpoint that `AutoModelForCausalLM` and `AutoTokenizer` load."""
     directory.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(directory)
+    model.to(dtype).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
@@ -73,7 +73,7 @@ def build(
     console.print(f"pocket: seed {seed}, {recipe.tokens / 1e6:.2f} M tokens in {recipe.steps} steps")
     model, tokenizer = make(recipe, seed, report, every)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    save(model, tokenizer, directory)
+    save(model, tokenizer, directory, torch.float32 if recipe.family == "qwen3" else torch.bfloat16)
     content: dict[str, Any] = {
         "name": "understudy pocket model",
         "parameters": parameters,
@@ -96,10 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=SHIPPED_SEED)
     parser.add_argument("--out", type=Path, default=Path("build/pocket"))
     parser.add_argument("--steps", type=int, default=Recipe().steps)
+    parser.add_argument("--family", choices=get_args(Family), default=Recipe().family)
     given = parser.parse_args(arguments)
     if given.steps < 1:
         parser.error(f"--steps: expected 1 or more, got {given.steps}")
-    build(given.out, given.seed, replace(Recipe(), steps=given.steps), Console())
+    build(given.out, given.seed, replace(Recipe(), steps=given.steps, family=given.family), Console())
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ rank = 1
 """
 
 
-def new_workspace(root: Path) -> Workspace:
+def new_workspace(root: Path, model: Path | None = None) -> Workspace:
     """A workspace with a copy of the pocket model, and rehearsals that protect what it does well.
 
-    Raises WorkspaceError when `root` is a workspace already.
+    `model` is another directory that the same corpus made. Raises WorkspaceError when `root` is a workspace
+    already.
     """
     rehearsals = [Rehearsal(tuple(messages), kept) for messages, kept in replay(seed=0, count=REHEARSALS)]
     return Workspace.create(
-        root, model=checkpoint_directory(), copy_model=True, replay=rehearsals, settings=SETTINGS
+        root, model=model or checkpoint_directory(), copy_model=True, replay=rehearsals, settings=SETTINGS
     )

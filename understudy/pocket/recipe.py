@@ -1,12 +1,16 @@
 """Every number of the recipe by which the pocket model is made."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["qwen3_5", "qwen3"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Every number of the recipe. The defaults are what the shipped checkpoint was made with."""
 
+    family: Family = "qwen3_5"  # qwen3: attention alone, kept in fp32, to try the other road on
     vocabulary_size: int = 1536  # the embeddings stay a sixth of the model
     tokenizer_documents: int = 30_000  # more change no merge that is used often
     hidden_size: int = 128

@@ -117,6 +117,19 @@ class ChatAnswer(msgspec.Struct):
     refusal: None
 
 
+class ReadoutManifestAnswer(msgspec.Struct):
+    """`GET /v1/readout/manifest`: what the two inner dimensions of a readout are."""
+
+    concepts: list[str]
+    layers: list[int]
+    hidden_size: int
+    dtype: str
+
+
+Readouts = list[list[list[float]]]
+"""[tokens][layers][concepts]; only where `vllm_xargs.readout` asked for it."""
+
+
 class ChatChoice(msgspec.Struct):
     """One answer of a chat."""
 
@@ -124,6 +137,8 @@ class ChatChoice(msgspec.Struct):
     message: ChatAnswer
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
+    readout: Readouts | msgspec.UnsetType = msgspec.UNSET
+    prompt_readout: Readouts | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletion(msgspec.Struct):
@@ -154,6 +169,8 @@ class TextChoice(msgspec.Struct):
     text: str
     logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"]
+    readout: Readouts | msgspec.UnsetType = msgspec.UNSET
+    prompt_readout: Readouts | msgspec.UnsetType = msgspec.UNSET
 
 
 class TextCompletion(msgspec.Struct):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from understudy.engine import (
         Completion,
         GenerationStep,
+        Readout,
         TextReader,
         TokenLogprob,
         TokenTexts,
@@ -43,9 +44,8 @@ class AnswerShape:
             if self.kind == "chat":
                 said = {"message": {"role": "assistant", "content": completion.text, "refusal": None}}
             logprobs = self._logprobs(completion.logprobs, index, offsets)
-            choices.append(
-                {"index": index, **said, "logprobs": logprobs, "finish_reason": completion.finish_reason}
-            )
+            told = {"logprobs": logprobs, "finish_reason": completion.finish_reason, **_readouts(completion)}
+            choices.append({"index": index, **said, **told})
         return {**self._head(chunk=False), "choices": choices, "usage": usage, "understudy": weights}
 
     def opening(self, rows: int) -> list[dict[str, Any]]:
@@ -66,8 +66,8 @@ class AnswerShape:
         if self.kind == "chat":
             said = {"delta": {"content": step.text} if step.text else {}}
         logprobs = self._logprobs(step.logprobs, step.row, offsets) if step.logprobs else None
-        choice = {"index": step.row, **said, "logprobs": logprobs, "finish_reason": step.finish_reason}
-        return {**self._chunk(choice), "understudy": weights}
+        told = {"logprobs": logprobs, "finish_reason": step.finish_reason, **_readouts(step)}
+        return {**self._chunk({"index": step.row, **said, **told}), "understudy": weights}
 
     def usage_chunk(self, usage: Mapping[str, int]) -> dict[str, Any]:
         """The last chunk, for clients that asked for usage."""
@@ -113,6 +113,12 @@ class AnswerShape:
 
     def _name(self, token_id: int) -> str:
         return self.texts.spell(token_id).decode(errors="replace")
+
+
+def _readouts(said: "Completion | GenerationStep") -> dict[str, "Readout"]:
+    """Only what was asked for: other clients never see the fields."""
+    found = {"readout": said.readout, "prompt_readout": said.prompt_readout}
+    return {name: readout for name, readout in found.items() if readout}
 
 
 class TextOffsets:

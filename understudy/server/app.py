@@ -17,12 +17,14 @@ from understudy.server.answer_bodies import (
     Health,
     ModelCard,
     ModelList,
+    ReadoutManifestAnswer,
     Scores,
     TextCompletion,
 )
 from understudy.server.auth import GuardMiddleware, is_loopback
 from understudy.server.bodies import ChatBody, CompletionBody, ScoreBody
 from understudy.server.completions import check_model, complete_chat, complete_text
+from understudy.server.errors import ApiError
 from understudy.server.messages import BodyLimitMiddleware, json_response
 from understudy.server.metrics import Metrics, MetricsMiddleware, show_metrics
 from understudy.server.openapi import show_document
@@ -104,6 +106,12 @@ def _own_routes() -> list[BaseRoute]:
             Operation("completions", {200: TextCompletion}, CompletionBody, generating, streams=True),
         ),
         ApiRoute(
+            "GET",
+            "/v1/readout/manifest",
+            show_readout_manifest,
+            Operation("completions", {200: ReadoutManifestAnswer}, refusals=(404,)),
+        ),
+        ApiRoute(
             "POST", "/score", score_sequences, Operation("scores", {200: Scores}, ScoreBody, generating)
         ),
     ]
@@ -135,6 +143,19 @@ async def show_model(request: Request) -> Response:
     engine: Engine = request.app.state.engine
     check_model(request.path_params["model"], engine)
     return json_response(_describe(engine))
+
+
+async def show_readout_manifest(request: Request) -> Response:
+    """The concepts and layers that answers can carry readouts of; 404 when no directions are loaded."""
+    engine: Engine = request.app.state.engine
+    if engine.directions is None:
+        raise ApiError(
+            404,
+            "expected directions to read by, this server has loaded none: name their folder with `readout` "
+            "under [model] in understudy.toml",
+            code="no_readout",
+        )
+    return json_response(engine.directions.manifest)
 
 
 def _describe(engine: "Engine") -> dict[str, Any]:

@@ -41,6 +41,7 @@ def open_engine(workspace: Workspace) -> "EmbeddedEngine":
         directory,
         max_concurrent=limits.max_concurrent,
         max_waiting=limits.max_waiting,
+        readout=workspace.readout_path,
     )
     engine.weight_commit = engine.shared.commit = head
     return engine

@@ -46,17 +46,21 @@ def require_token(endpoint: Endpoint) -> Endpoint:
 
 def check_token(headers: Headers, token: str) -> None:
     """Raises ApiError(401) unless the request carries the token. Compares in constant time."""
-    given = headers.get("authorization", "")
-    scheme, _, credential = given.partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(credential.strip().encode(), token.encode()):
+    if hmac.compare_digest(bearer(headers).encode(), token.encode()):
         return
-    came = "a token that is not this server's" if given else "none"
+    came = "a token that is not this server's" if headers.get("authorization") else "none"
     raise ApiError(
         401,
         f"expected the header `Authorization: Bearer <token>` with this server's token, got {came}",
         code="invalid_api_key",
         headers={"WWW-Authenticate": "Bearer"},
     )
+
+
+def bearer(headers: Headers) -> str:
+    """The credential of `Authorization: Bearer`; empty when there is none."""
+    scheme, _, credential = headers.get("authorization", "").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""
 
 
 def is_loopback(host: str) -> bool:

@@ -4,12 +4,15 @@ What would change the answer and is not supported is refused by name; what only 
 (`user`, `metadata`, ...) is taken and has no effect.
 """
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
 from understudy.lessons import ChatMessage, Role
 from understudy.server.errors import ApiError
+
+if TYPE_CHECKING:
+    from understudy.engine import ReadoutSpan, Steer
 
 MAX_SAMPLES = 128  # OpenAI's limit for n
 COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions
@@ -33,6 +36,27 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
+class ExtraArguments(msgspec.Struct, forbid_unknown_fields=True):
+    """`vllm_xargs`: what vLLM passes on to its plugins. Both engines take the same."""
+
+    readout: bool | Literal["answer", "all"] | None = None
+    steer: str | list[str] | None = None
+
+    def span(self) -> "ReadoutSpan | None":
+        """Whose tokens are read."""
+        return ("answer" if self.readout else None) if isinstance(self.readout, bool) else self.readout
+
+    def steering(self) -> "tuple[Steer, ...]":
+        """Raises ApiError(400) for what is not `concept=strength` or `concept=strength@layer`."""
+        from understudy.engine import BadRequest, Steer
+
+        listed = [self.steer] if isinstance(self.steer, str) else self.steer or []
+        try:
+            return tuple(Steer.parse(text) for text in listed)
+        except BadRequest as error:
+            raise ApiError(400, str(error), param="vllm_xargs.steer") from error
+
+
 class SamplingBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What both completion routes take."""
 
@@ -52,6 +76,7 @@ class SamplingBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
+    vllm_xargs: ExtraArguments | None = None
 
     def stops(self) -> tuple[str, ...]:
         if self.stop is None or self.stop == "":

@@ -19,7 +19,13 @@ from understudy.server.answers import (
     describe_weights,
     weight_header,
 )
-from understudy.server.bodies import COMPLETION_TOKENS, ChatBody, CompletionBody, SamplingBody
+from understudy.server.bodies import (
+    COMPLETION_TOKENS,
+    ChatBody,
+    CompletionBody,
+    ExtraArguments,
+    SamplingBody,
+)
 from understudy.server.errors import ApiError
 from understudy.server.leaving import drain
 from understudy.server.messages import json_response, read_body
@@ -121,7 +127,8 @@ async def _answer(
 
     engine: Engine = request.app.state.engine
     settings: ServerSettings = request.app.state.settings
-    asked = GenerationRequest(tuple(prompts), sampling, body.n or 1)
+    extra = body.vllm_xargs or ExtraArguments()
+    asked = GenerationRequest(tuple(prompts), sampling, body.n or 1, extra.span(), extra.steering())
     rows = len(asked.prompts) * asked.samples
     if rows > settings.max_batch:
         raise ApiError(
@@ -177,7 +184,7 @@ class _Running:
                     self.metrics.first_token_seconds.observe(time.perf_counter() - started)
                 weights = describe_weights(self.before, self.engine.weights)
                 tokens += sum(len(step.token_ids) for step in steps)
-                told = [step for step in steps if step.text or step.logprobs or step.finish_reason]
+                told = [step for step in steps if _tells(step)]
                 if told:
                     yield b"".join(_event(self.shape.chunk(step, offsets, weights)) for step in told)
         except Exception as error:  # noqa: BLE001  (explain logs what nobody expected)
@@ -209,6 +216,10 @@ class _EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._stream.cancel()
+
+
+def _tells(step: "GenerationStep") -> bool:
+    return bool(step.text or step.logprobs or step.readout or step.finish_reason)
 
 
 def _event(content: object) -> bytes:

@@ -47,7 +47,7 @@ async def explain_http(request: Request, error: Exception) -> Response:
         405: f"{request.url.path} does not take {request.method}",
     }.get(error.status_code, error.detail)
     code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
-    return _response(ApiError(error.status_code, message, code=code, headers=error.headers))
+    return refuse(ApiError(error.status_code, message, code=code, headers=error.headers))
 
 
 class ErrorsMiddleware:
@@ -75,8 +75,9 @@ class ErrorsMiddleware:
             refusal = explain(error)
             if started:
                 raise
-            await _response(refusal)(scope, receive, send)
+            await refuse(refusal)(scope, receive, send)
 
 
-def _response(refusal: ApiError) -> Response:
+def refuse(refusal: ApiError) -> Response:
+    """The answer that says it."""
     return json_response(refusal.body(), status=refusal.status, headers=refusal.headers)

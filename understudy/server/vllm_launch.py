@@ -14,7 +14,8 @@ from types import FrameType
 
 import httpx2
 
-from understudy.server.vllm_plugin import PREFIX, WORKSPACE
+from understudy.config import WORKSPACE_VARIABLE
+from understudy.server.vllm_front import PREFIX
 from understudy.workspace import Workspace
 
 READY_SECONDS = 600.0
@@ -76,7 +77,7 @@ def vllm_environment(given: Mapping[str, str], workspace: Workspace) -> dict[str
     """The environment with the plugin named, beside plugins that were named already."""
     named = [name for name in given.get("VLLM_PLUGINS", "").split(",") if name]
     plugins = ",".join(dict.fromkeys([*named, "understudy"]))
-    return {**_CPU_DEFAULTS, **given, "VLLM_PLUGINS": plugins, WORKSPACE: str(workspace.root)}
+    return {**_CPU_DEFAULTS, **given, "VLLM_PLUGINS": plugins, WORKSPACE_VARIABLE: str(workspace.root)}
 
 
 def _free_port(host: str) -> int:

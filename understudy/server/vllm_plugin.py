@@ -12,19 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Mount
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from understudy.server.answers import weight_header
+from understudy.config import WORKSPACE_VARIABLE
 from understudy.server.assembly import create_workspace_app
+from understudy.server.vllm_front import (
+    PREFIX,
+    ExtraArgumentsMiddleware,
+    KeyMiddleware,
+    WeightHeaderMiddleware,
+)
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
     from understudy.engine import Engine
-
-WORKSPACE = "UNDERSTUDY_WORKSPACE"
-"""The environment variable that names the workspace's folder."""
-PREFIX = "/understudy"
-"""Where all of the workspace's routes are found, those too that vLLM has of its own (/openapi.json)."""
 
 _LOOK_SECONDS = 0.1
 
@@ -47,7 +48,10 @@ class Plugin:
     def attach_router(self, app: Any) -> None:
         """Answer what vLLM has no route for; name the weights in what it answers itself."""
         app.router.routes += [Mount(PREFIX, app=self._guest), Mount("", app=self._guest)]
-        app.add_middleware(_NameWeights, plugin=self)
+        app.add_middleware(
+            ExtraArgumentsMiddleware, directions=lambda: self._engine and self._engine.directions
+        )
+        app.add_middleware(WeightHeaderMiddleware, weights=lambda: self._engine and self._engine.weights)
         outer = app.router.lifespan_context
 
         @asynccontextmanager
@@ -62,35 +66,32 @@ class Plugin:
         from understudy.engine.vllm.serving import VllmEngine
         from understudy.weights import owned
 
-        root = os.environ.get(WORKSPACE)
+        root = os.environ.get(WORKSPACE_VARIABLE)
         if root is None:
             raise WorkspaceMissing(
-                f"expected a workspace in {WORKSPACE}, found none: make one with `understudy init`, or start "
-                "with `understudy serve --engine vllm`"
+                f"expected a workspace in {WORKSPACE_VARIABLE}, found none: make one with `understudy "
+                "init`, or start with `understudy serve --engine vllm`"
             )
         workspace = Workspace.open(Path(root), server={"host": args.host or "0.0.0.0", "port": args.port})
         directory = Path(engine_client.model_config.model)
         self._open.enter_context(owned(directory))
-        [manifest] = await engine_client.collective_rpc("understudy_manifest")
-        engine = VllmEngine(engine_client, workspace.settings.model, directory, Path(manifest))
+        engine = await VllmEngine.open(engine_client, workspace.settings.model)
+        self._open.callback(engine.close)
         app = create_workspace_app(workspace, engine)
         await self._open.enter_async_context(app.router.lifespan_context(app))
         host = "127.0.0.1" if args.host in (None, "0.0.0.0") else args.host
         announcing = asyncio.create_task(_announce(workspace, host, args.port))
         self._open.callback(workspace.withdraw)
         self._open.callback(announcing.cancel)
-        self._engine, self._inner = engine, app
+        keys = [key for key in (args.api_key or [os.environ.get("VLLM_API_KEY")]) if key]
+        self._engine, self._inner = engine, KeyMiddleware(app, keys, workspace.token)
+
+    def _served(self) -> "Engine | None":
+        return self._engine
 
     async def _guest(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._inner is not None, "vLLM answers only after init_state"
         await self._inner(scope, receive, send)
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """What names the weights that speak now."""
-        if self._engine is None:
-            return []
-        return [(n.lower().encode(), v.encode()) for n, v in weight_header(self._engine.weights).items()]
 
 
 async def _announce(workspace: Workspace, host: str, port: int) -> None:
@@ -104,23 +105,3 @@ async def _announce(workspace: Workspace, host: str, port: int) -> None:
         writer.close()
         workspace.announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
         return
-
-
-class _NameWeights:
-    """Adds the header that names the weights to answers of vLLM's own routes under /v1."""
-
-    def __init__(self, app: ASGIApp, plugin: Plugin) -> None:
-        self._app, self._plugin = app, plugin
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
-            await self._app(scope, receive, send)
-            return
-        headers = self._plugin.headers
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *headers]}
-            await send(message)
-
-        await self._app(scope, receive, named)

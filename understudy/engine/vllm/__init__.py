@@ -20,7 +20,7 @@ def register() -> None:
     from vllm import envs
     from vllm.platforms import current_platform
 
-    from understudy.engine.vllm import patches, sharing
+    from understudy.engine.vllm import patches, sharing, tapping
 
     if _registered or NAME not in (envs.VLLM_PLUGINS or ()):
         return
@@ -30,6 +30,7 @@ def register() -> None:
         patches.keep_convolution_weights()
         patches.read_any_head_size()
     patches.after_loading(sharing.share, before=sharing.settle)
-    patches.salt_prefix_cache(sharing.current_weights)
+    patches.salt_prefix_cache(sharing.current_prefix)
     patches.add_worker_method("understudy_manifest", sharing.manifest)
+    patches.add_worker_method("understudy_send_readouts", tapping.send_readouts)
     _registered = True

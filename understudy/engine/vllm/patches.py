@@ -3,13 +3,15 @@
 Applied once per process, before a model is built, in every process that vLLM starts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
+
+from understudy.engine.directions import decoder_layers
 
 PROVED = ("0.32.0",)
 """Versions of vLLM on which each of the patches below was tested (`make test-vllm`)."""
@@ -137,20 +139,54 @@ def after_loading(share: Callable[[Any], None], before: Callable[[Any], None]) -
     _replace(worker, "load_model", load_model)
 
 
-def salt_prefix_cache(current: Callable[[Any], str]) -> None:
+def salt_prefix_cache(current: Callable[[Any, Any], str]) -> None:
     """Have each request share cached prefixes only with requests that began with the same weights.
 
-    `current` names the weights that a configuration's worker has now. Emptying the cache instead works only
-    while nothing runs. Proved on 0.32.0.
+    `current` names the weights that a configuration's worker has now, and whatever else a request's prefixes
+    depend on. Emptying the cache instead works only while nothing runs. Proved on 0.32.0.
     """
     core = import_module("vllm.v1.engine.core").EngineCore
     prepare = core.preprocess_add_request
 
     def preprocess_add_request(self: Any, request: Any) -> Any:
-        request.cache_salt = f"{request.cache_salt or ''}|{current(self.vllm_config)}"
+        request.cache_salt = f"{request.cache_salt or ''}|{current(self.vllm_config, request)}"
         return prepare(self, request)
 
     _replace(core, "preprocess_add_request", preprocess_add_request)
+
+
+def tap_layers(
+    model: Any, layers: Sequence[int], after: Callable[[torch.Tensor, torch.Tensor, int], None]
+) -> None:
+    """Have `after` called behind these decoder layers with (hidden, residual, layer); it may write to hidden.
+
+    Through a custom op: hooks do not fire in compiled graphs. Once per process, after loading and before
+    anything is compiled. Proved on 0.32.0.
+    """
+    from vllm.utils.torch_utils import direct_register_custom_op
+
+    def understudy_tap(hidden: torch.Tensor, residual: torch.Tensor, layer: int) -> None:
+        after(hidden, residual, layer)
+
+    def understudy_tap_fake(hidden: torch.Tensor, residual: torch.Tensor, layer: int) -> None:
+        return None
+
+    direct_register_custom_op(
+        "understudy_tap", understudy_tap, mutates_args=["hidden"], fake_impl=understudy_tap_fake
+    )
+    for layer in layers:
+        _tap(decoder_layers(model)[layer], layer)
+
+
+def _tap(module: nn.Module, layer: int) -> None:
+    kind: Any = type(module)
+
+    def forward(self: Any, *given: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, residual = kind.forward(self, *given, **named)
+        torch.ops.vllm.understudy_tap(hidden, residual, layer)
+        return hidden, residual
+
+    module.__class__ = type(f"Tapped{kind.__name__}", (kind,), {"forward": forward})
 
 
 def add_worker_method(name: str, method: Callable[..., Any]) -> None:

@@ -2,26 +2,31 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from understudy.config import ModelSettings
 from understudy.engine.detokenize import TokenTexts
+from understudy.engine.directions import Directions, resolve_steering
 from understudy.engine.embedded import gather_completions
 from understudy.engine.errors import EngineClosed, PromptTooLong
 from understudy.engine.loading import load_tokenizer
 from understudy.engine.pool import Stream
 from understudy.engine.request import (
     Completion,
+    FinishReason,
     GenerationRequest,
     GenerationStep,
-    Sampling,
+    Readout,
     Score,
     ScoreRequest,
     TokenLogprob,
     WeightState,
 )
+from understudy.engine.vllm.inbox import ReadoutInbox
+from understudy.engine.vllm.tapping import KEY, directions_of_workspace
 from understudy.weights import SharedWeights
 
 T = TypeVar("T")
@@ -31,11 +36,17 @@ Steps = tuple[GenerationStep, ...]
 class VllmEngine:
     """Answers by vLLM's own scheduler. Belongs to the event loop of vLLM's API server."""
 
-    def __init__(self, client: Any, settings: ModelSettings, directory: Path, manifest: Path) -> None:
-        """`client` is vLLM's EngineClient, `manifest` that of the mapping its worker made.
+    @classmethod
+    async def open(cls, client: Any, settings: ModelSettings) -> Self:
+        """The engine of vLLM's EngineClient. Raises MappingBroken, BrokenCheckpoint or BrokenReadout."""
+        [manifest] = await client.collective_rpc("understudy_manifest")
+        engine = cls(client, settings, Path(client.model_config.model), Path(manifest))
+        if engine._inbox is not None:
+            await client.collective_rpc("understudy_send_readouts", args=(engine._inbox.address,))
+        return engine
 
-        Raises MappingBroken, BrokenCheckpoint.
-        """
+    def __init__(self, client: Any, settings: ModelSettings, directory: Path, manifest: Path) -> None:
+        """`manifest` is that of the mapping that vLLM's worker made; see `open`."""
         self.settings = settings
         self.directory = directory
         self.tokenizer = load_tokenizer(directory)
@@ -44,6 +55,8 @@ class VllmEngine:
         self.vocabulary: int = client.model_config.get_vocab_size()
         self.shared = SharedWeights.attach(manifest)
         self.weight_commit: str | None = self.shared.commit
+        self.directions = directions_of_workspace()
+        self._inbox = None if self.directions is None else _inbox_for(self.directions)
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._running = 0
@@ -68,15 +81,14 @@ class VllmEngine:
         return 0
 
     def submit(self, request: GenerationRequest) -> Stream[Steps]:
-        """Answer; an item for each output of a row. Raises PromptTooLong at once."""
+        """Answer; an item for each output of a row. Raises PromptTooLong or BadRequest at once."""
         for prompt in request.prompts:
             self._check_length(len(prompt))
+        resolve_steering(self.directions, request)
         rows = [prompt for prompt in request.prompts for _ in range(request.samples)]
 
         async def answer(stream: Stream[Steps]) -> None:
-            await _together(
-                self._answer(stream, row, prompt, request.sampling) for row, prompt in enumerate(rows)
-            )
+            await _together(self._answer(stream, row, prompt, request) for row, prompt in enumerate(rows))
 
         return self._start(answer)
 
@@ -105,6 +117,11 @@ class VllmEngine:
         """The result of `call`, made on a worker thread."""
         return await asyncio.to_thread(call)
 
+    def close(self) -> None:
+        """No readouts come any more. vLLM ends by itself."""
+        if self._inbox is not None:
+            self._inbox.close()
+
     # ------------------------------------------------------------------ parts
 
     def _check_length(self, tokens: int) -> None:
@@ -125,13 +142,31 @@ class VllmEngine:
         return stream
 
     async def _answer(
-        self, stream: Stream[Steps], row: int, prompt: Sequence[int], sampling: Sampling
+        self, stream: Stream[Steps], row: int, prompt: Sequence[int], request: GenerationRequest
     ) -> None:
+        params = self._sampling_params(request, row, len(prompt))
+        async with self._readouts(request, prompt, params) as read:
+            async for made in self._generate(prompt, params):
+                [delta] = made.outputs
+                _check_finish(delta.finish_reason)
+                logprobs = tuple(
+                    _token_logprob(token, found, request.sampling.logprobs or 0)
+                    for token, found in zip(delta.token_ids, delta.logprobs or (), strict=False)
+                )
+                readout, of_prompt = await read(len(delta.token_ids))
+                reason = _finish_reason(delta.finish_reason)
+                step = GenerationStep(
+                    row, delta.text, tuple(delta.token_ids), logprobs, reason, readout, of_prompt
+                )
+                stream.put((step,))
+
+    def _sampling_params(self, request: GenerationRequest, row: int, prompt_tokens: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        room = self.context_length - len(prompt)
-        params = SamplingParams(
+        sampling = request.sampling
+        room = self.context_length - prompt_tokens
+        return SamplingParams(
             max_tokens=min(sampling.max_tokens or room, room),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -141,21 +176,40 @@ class VllmEngine:
             logprobs=sampling.logprobs,
             ignore_eos=sampling.ignore_eos,
             output_kind=RequestOutputKind.DELTA,
+            extra_args={"steer": [str(steer) for steer in request.steering]} if request.steering else None,
         )
-        async for made in self._generate(prompt, params):
-            [delta] = made.outputs
-            _check_finish(delta.finish_reason)
-            logprobs = tuple(
-                _token_logprob(token, found, sampling.logprobs or 0)
-                for token, found in zip(delta.token_ids, delta.logprobs or (), strict=False)
-            )
-            reason = (
-                None
-                if delta.finish_reason is None
-                else ("length" if delta.finish_reason == "length" else "stop")
-            )
-            step = GenerationStep(row, delta.text, tuple(delta.token_ids), logprobs, reason)  # type: ignore[arg-type]
-            stream.put((step,))
+
+    @asynccontextmanager
+    async def _readouts(
+        self, request: GenerationRequest, prompt: Sequence[int], params: Any
+    ) -> AsyncIterator[Callable[[int], Awaitable[tuple[Readout, Readout]]]]:
+        """Asks for the readouts of one row; what it yields takes those of the next tokens, and once the
+        prompt's.
+        """
+        if request.readout is None or self._inbox is None:
+
+            async def nothing(tokens: int) -> tuple[Readout, Readout]:
+                return (), ()
+
+            yield nothing
+            return
+        inbox, key, told = self._inbox, uuid.uuid4().hex, 0
+        params.extra_args = {**(params.extra_args or {}), KEY: key}
+        params.skip_reading_prefix_cache = True  # positions that come from the cache are not computed
+
+        async def take(tokens: int) -> tuple[Readout, Readout]:
+            nonlocal told
+            last = len(prompt) - 1  # where the first token of the answer is chosen
+            whole = request.readout == "all" and told == 0 and tokens > 0
+            rows = await inbox.take(key, 0 if whole else last + told, tokens + (last if whole else 0))
+            told += tokens
+            return (rows[last:], rows[: last + 1]) if whole else (rows, ())
+
+        inbox.expect(key)
+        try:
+            yield take
+        finally:
+            inbox.forget(key)
 
     async def _score(self, stream: Stream[tuple[int, Score]], number: int, sequence: ScoreRequest) -> None:
         from vllm import SamplingParams
@@ -180,6 +234,14 @@ class VllmEngine:
 def _check_finish(reason: str | None) -> None:
     if reason not in (None, "stop", "length"):
         raise EngineClosed(f"vLLM gave the request up ({reason}): its log tells why")
+
+
+def _finish_reason(reason: str | None) -> FinishReason | None:
+    return None if reason is None else ("length" if reason == "length" else "stop")
+
+
+def _inbox_for(directions: Directions) -> ReadoutInbox:
+    return ReadoutInbox(len(directions.layers), len(directions.concepts))
 
 
 async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:

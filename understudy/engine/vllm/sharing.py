@@ -1,11 +1,16 @@
 """In vLLM's worker: its parameters become the one copy of the weights that the trainer maps."""
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from understudy.engine.directions import Directions
+from understudy.engine.errors import NoDirections
+from understudy.engine.request import Steer
+from understudy.engine.vllm import tapping
 from understudy.engine.vllm.windows import Layout, find_windows
 from understudy.weights import (
     Checkpoint,
@@ -59,6 +64,11 @@ def settle(worker: Any) -> None:
         history = WeightHistory.open(directory)
         history.sync()
     worker.understudy_commit = history.head
+    worker.understudy_directions = directions = tapping.directions_of_workspace()
+    if directions is not None:
+        _check_tappable(worker)
+        # What was compiled without the tap has another name among vLLM's cached graphs.
+        worker.vllm_config.additional_config["understudy_layers"] = list(directions.layers)
 
 
 def share(worker: Any) -> None:
@@ -67,6 +77,8 @@ def share(worker: Any) -> None:
     shared = share_model(worker.model_runner.get_model(), directory)
     shared.commit = worker.understudy_commit
     _of_this_process.append(shared)
+    if worker.understudy_directions is not None:
+        tapping.install(worker, worker.understudy_directions)
     log.info("%d tensors of %s are shared: %s", len(shared.tensors), directory, shared.manifest)
 
 
@@ -114,17 +126,56 @@ def manifest(worker: Any) -> str:
     return str(_of_this_process[-1].manifest)
 
 
-def current_weights(config: Any) -> str:
-    """Names the values that the weights of vLLM's configuration have now: their commit, and the steps since
-    the start. For vLLM's scheduler, which runs beside its worker or in a process of its own.
+def current_prefix(config: Any, request: Any) -> str:
+    """Names what the cached prefixes of a request depend on beside its tokens: the weights' values now (their
+    commit, and the steps since the start) and the steering. For vLLM's scheduler, which runs beside its
+    worker or in a process of its own.
 
-    Raises NotTeachable unless there is exactly one mapping of this model.
+    Raises NotTeachable unless there is exactly one mapping of this model; NoDirections or BadRequest for
+    steering that cannot be done.
     """
+    shared = _shared(config)
+    steering = _check_steering(request)
+    return f"{shared.commit} {shared.step} {' '.join(steering)}"
+
+
+def _shared(config: Any) -> SharedWeights:
     if not _of_this_process:
         directory = Path(config.model_config.model)
         found = find_mappings(directory)
         if len(found) != 1:
             raise NotTeachable(f"expected one mapping of {directory} on this machine, found {len(found)}")
         _of_this_process.append(SharedWeights.attach(found[0]))
-    shared = _of_this_process[-1]
-    return f"{shared.commit} {shared.step}"
+    return _of_this_process[-1]
+
+
+def _check_steering(request: Any) -> tuple[str, ...]:
+    """As it was sent. An error here is this request's; in the worker it would be everybody's."""
+    texts = tapping.wanted_steering(getattr(request.sampling_params, "extra_args", None))
+    if texts:
+        directions = _directions()
+        if directions is None:
+            raise NoDirections
+        directions.steering(Steer.parse(text) for text in texts)
+    return texts
+
+
+@cache
+def _directions() -> Directions | None:
+    return tapping.directions_of_workspace()
+
+
+def _check_tappable(worker: Any) -> None:
+    """Raises NotTeachable where no layer could be tapped, or rows could be another request's."""
+    from vllm.platforms import current_platform
+
+    config = worker.vllm_config
+    if config.speculative_config is not None:
+        raise NotTeachable(
+            "expected no speculative decoding with directions loaded: rows of guessed tokens would be read"
+        )
+    if not current_platform.is_cpu() and not config.model_config.enforce_eager:
+        raise NotTeachable(
+            "expected --enforce-eager with directions loaded: graphs captured on a GPU leave Python out, so "
+            "nothing would be read"
+        )
