@@ -78,6 +78,12 @@ def needs_token(method: str, path: str, *, local: bool) -> bool:
     return not (local and (method in _SAFE_METHODS or path in READING_POSTS))
 
 
+def route_path(scope: Scope) -> str:
+    """The path as this application's routes have it, also where it is mounted in another."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 class GuardMiddleware:
     """The check every request passes before it reaches a route."""
 
@@ -91,7 +97,7 @@ class GuardMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self._check(scope["method"], scope["path"], Headers(scope=scope))
+            self._check(scope["method"], route_path(scope), Headers(scope=scope))
         await self._app(scope, receive, send)
 
     def _check(self, method: str, path: str, headers: Headers) -> None:

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from understudy.server.answers import weight_header
-from understudy.server.auth import READING_POSTS, bearer
+from understudy.server.auth import READING_POSTS, bearer, route_path
 from understudy.server.bodies import ExtraArguments
 from understudy.server.errors import ApiError
 from understudy.server.messages import convert
@@ -100,7 +100,7 @@ class KeyMiddleware:
         self._app, self._keys, self._token = app, tuple(keys), token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._keys and _path(scope) in READING_POSTS:
+        if scope["type"] == "http" and self._keys and route_path(scope) in READING_POSTS:
             given = bearer(Headers(scope=scope))
             known = [hmac.compare_digest(given.encode(), key.encode()) for key in (*self._keys, self._token)]
             if not any(known):
@@ -114,12 +114,6 @@ class KeyMiddleware:
                 return
             MutableHeaders(scope=scope)["Authorization"] = f"Bearer {self._token}"
         await self._app(scope, receive, send)
-
-
-def _path(scope: Scope) -> str:
-    """The path as the mounted application sees it."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
 
 
 async def _hold(receive: Receive) -> tuple[bytes, Receive]:

@@ -48,10 +48,8 @@ class Plugin:
     def attach_router(self, app: Any) -> None:
         """Answer what vLLM has no route for; name the weights in what it answers itself."""
         app.router.routes += [Mount(PREFIX, app=self._guest), Mount("", app=self._guest)]
-        app.add_middleware(
-            ExtraArgumentsMiddleware, directions=lambda: self._engine and self._engine.directions
-        )
-        app.add_middleware(WeightHeaderMiddleware, weights=lambda: self._engine and self._engine.weights)
+        app.add_middleware(ExtraArgumentsMiddleware, engine=self._served)
+        app.add_middleware(WeightHeaderMiddleware, engine=self._served)
         outer = app.router.lifespan_context
 
         @asynccontextmanager
