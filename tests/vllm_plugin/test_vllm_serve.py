@@ -55,13 +55,16 @@ class Served:
     workspace: Workspace
     process: "subprocess.Popen[bytes]"
     url: str
+    key: str | None = None
+    """vLLM's own, for its own routes."""
 
     @property
     def directory(self) -> Path:
         return self.workspace.root / "model"
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"Authorization": f"Bearer {self.workspace.token}"}
+        key = self.key if path.startswith("/v1/") else None
+        headers = {"Authorization": f"Bearer {key or self.workspace.token}"}
         answer = httpx2.request(method, self.url + path, json=body, headers=headers, timeout=120.0)
         assert answer.is_success, answer.text
         return answer.json()
@@ -70,11 +73,19 @@ class Served:
         found = self.call("POST", "/score", {"sequences": [{"token_ids": ids, "ranges": [[1, len(ids)]]}]})
         return torch.tensor(found["sequences"][0]["ranges"][0]["logprobs"])
 
-    def teach(self, key: str) -> Any:
-        """A session whose change of the weights is large, finished."""
+    @property
+    def log(self) -> str:
+        return (self.workspace.root / "vllm.log").read_text()
+
+    def begin(self, key: str, epochs: int) -> None:
+        """A session whose change of the weights is large."""
         example = {"context_ids": PROMPT[:8], "continuation_ids": PROMPT[13:5:-1]}
-        body = {"key": key, "examples": [example], "gate": None, "lr": 1e-3, "epochs": 4, "replay": 0.0}
+        body = {"key": key, "examples": [example], "gate": None, "lr": 1e-3, "epochs": epochs, "replay": 0.0}
         self.call("POST", "/train", body)
+
+    def teach(self, key: str) -> Any:
+        """Such a session, finished."""
+        self.begin(key, epochs=4)
 
         def ended() -> Any:
             found = self.call("GET", f"/train/status?key={key}")
@@ -85,8 +96,9 @@ class Served:
         return found
 
 
-def start(workspace: Workspace) -> Served:
+def start(workspace: Workspace, key: str | None = None) -> Served:
     command = [sys.executable, "-m", "understudy", "serve", "--engine", "vllm", "--port", "0", *FLAGS]
+    command += [] if key is None else ["--api-key", key]
     before = workspace.server()  # of one that was killed, while its process is not reaped
     log = workspace.root / "vllm.log"
     with log.open("ab") as out:
@@ -97,7 +109,11 @@ def start(workspace: Workspace) -> Served:
         found = workspace.server()
         return None if found in (None, before) else found.url
 
-    return Served(workspace, process, eventually(address))
+    try:
+        return Served(workspace, process, eventually(address), key)
+    except BaseException:
+        process.terminate()
+        raise
 
 
 def children(pid: int) -> list[int]:
@@ -109,9 +125,21 @@ def children(pid: int) -> list[int]:
     return [*own, *(deeper for child in own for deeper in children(child))]
 
 
+def name(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def alive(pid: int) -> bool:
+    """Not gone, and not only waiting for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    running = start(new_workspace(tmp_path_factory.mktemp("vllm") / "w"))
+    running = start(new_workspace(tmp_path_factory.mktemp("vllm") / "w"), "sesame")
     yield running
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(timeout=60) is not None
@@ -133,10 +161,35 @@ def test_the_api_is_the_embedded_servers_and_writing_needs_the_token(served: Ser
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "examples[0].continuation_ids"
 
 
+def test_vllms_keys_guard_what_answers_beside_vllms_routes_too(served: Served) -> None:
+    prompt = {"model": "understudy", "prompt": [5, 6], "max_tokens": 1}
+    reading = {"sequences": [{"token_ids": [5, 6], "ranges": [[1, 2]]}]}
+    asked = (("/v1/completions", prompt), ("/understudy/v1/completions", prompt), ("/score", reading))
+    for path, body in asked:
+        statuses = [
+            httpx2.post(served.url + path, json=body, headers=headers, timeout=60.0).status_code
+            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer sesame"})
+        ]
+        assert statuses == [401, 401, 200], path
+    assert (
+        httpx2.post(f"{served.url}/train", json={}, headers={"Authorization": "Bearer sesame"}).status_code
+        == 401
+    ), "vLLM's key teaches nothing"
+
+
+@pytest.mark.parametrize("extra", [{"readout": True}, {"steer": "calm=1"}])
+def test_without_directions_readouts_and_steering_are_refused(served: Served, extra: Any) -> None:
+    body = {"model": "understudy", "prompt": [5, 6], "max_tokens": 1, "vllm_xargs": extra}
+    headers = {"Authorization": "Bearer sesame"}
+    answer = httpx2.post(f"{served.url}/v1/completions", json=body, headers=headers, timeout=60.0)
+    assert answer.status_code == 400 and "name their folder with `readout`" in answer.text
+    assert httpx2.get(f"{served.url}/v1/readout/manifest", headers=headers).status_code == 404
+
+
 def test_lessons_are_learned_while_the_official_client_streams(served: Served) -> None:
     from openai import OpenAI
 
-    client = OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)
+    client = OpenAI(base_url=f"{served.url}/v1", api_key="sesame", max_retries=0)
     over, answers, failures = threading.Event(), [0], list[Exception]()
 
     def stream() -> None:
@@ -228,17 +281,31 @@ def test_a_killed_trainer_comes_back_and_the_weights_go_back(served: Served) -> 
     assert made in [commit.id for commit in read_commits(served.directory)]
 
 
-def test_killed_as_a_whole_it_starts_again_with_what_it_learned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("who", ["VLLM::EngineCore", "VLLM::Worker", "api_server", "everyone"])
+def test_killed_while_it_learns_it_ends_with_a_report_and_starts_again(tmp_path: Path, who: str) -> None:
     running = start(new_workspace(tmp_path / "w"))
     commit = running.teach("once")["commit"]
     after = running.score(PROMPT)
-    everyone = [*children(running.process.pid), running.process.pid]
-    for pid in everyone:
+    running.begin("unfinished", epochs=2000)
+    eventually(lambda: running.call("GET", "/train/status")["running"])
+    found = children(running.process.pid)
+    targets = (
+        [*found, running.process.pid] if who == "everyone" else [pid for pid in found if who in name(pid)]
+    )
+    assert targets
+    for pid in targets:
         os.kill(pid, signal.SIGKILL)
-    running.process.wait()
+    status = running.process.wait(timeout=60)
+    if who != "everyone":
+        assert status == 1 and "vLLM ended by itself" in running.log
+        eventually(lambda: None if find_mappings(running.directory) else True)
+        eventually(lambda: None if any(alive(pid) for pid in found) else True)
     again = start(running.workspace)
     try:
         assert again.call("GET", "/train/status")["weight_commit"] == commit
+        if again.call("GET", "/train/status?key=unfinished")["state"] in ("queued", "running"):
+            again.call("POST", "/train/cancel", {"key": "unfinished"})
+        eventually(lambda: None if again.call("GET", "/train/status")["running"] else True)
         assert torch.allclose(again.score(PROMPT), after, atol=1e-6)
         assert len(find_mappings(again.directory)) == 1, "what the dead one left is gone"
         assert verify_history(again.directory, lambda *_: None).problems == ()
@@ -261,3 +328,19 @@ def test_a_vllm_without_the_plugin_is_not_taken_for_one_with_it(tmp_path: Path) 
     )
     assert done.returncode == 1, done.stderr[-2000:]
     assert "the plugin did not load" in done.stderr
+
+
+def test_parallel_serving_is_refused_with_the_reason(tmp_path: Path) -> None:
+    workspace = new_workspace(tmp_path / "w")
+    asked = ["--workspace", str(workspace.root), "--engine", "vllm", "--port", "0", *FLAGS]
+    done = subprocess.run(
+        [sys.executable, "-m", "understudy.server", *asked, "--tensor-parallel-size", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 1
+    told = done.stdout + done.stderr
+    assert "expected tensor parallelism of 1, got 2: one trainer maps one process's weights" in told
+    assert find_mappings(workspace.root / "model") == []

@@ -35,6 +35,7 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
     `flags` are vLLM's own and go behind ours, so they win. Raises VllmFailed.
     """
     from understudy.engine import locate_model
+    from understudy.weights import remove_abandoned
 
     if importlib.util.find_spec("vllm") is None:
         raise VllmFailed("expected vLLM in this environment, found none: see docs/vllm.md")
@@ -42,18 +43,29 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
     # In a session of its own, so that a terminal's interrupt reaches it once: from here.
     process = subprocess.Popen(command, env=vllm_environment(os.environ, workspace), start_new_session=True)
 
+    asked = False
+
     def pass_on(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
         process.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
     try:
         _wait_until_ready(process, base_url(command))
-        return process.wait()
+        status = process.wait()
+        if not asked:
+            raise VllmFailed(
+                f"vLLM ended by itself with status {status}; what it wrote tells why. What was committed is "
+                f"in {workspace.root} and served again by the next start"
+            )
+        return status
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait()
+        remove_abandoned()
 
 
 def vllm_command(workspace: Workspace, directory: Path, flags: Sequence[str]) -> list[str]:

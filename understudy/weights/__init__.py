@@ -21,7 +21,13 @@ from understudy.weights.ownership import owned, teaching
 from understudy.weights.recipe_files import DTYPES, parse_recipe, read_recipe
 from understudy.weights.recipes import Recipe, RecipeError, RecipeInput, RecipeSlice, Setting, constant
 from understudy.weights.records import WeightCommit, lessons_held, read_commits
-from understudy.weights.shared import SharedWeights, Window, distinct_parameters, find_mappings
+from understudy.weights.shared import (
+    SharedWeights,
+    Window,
+    distinct_parameters,
+    find_mappings,
+    remove_abandoned,
+)
 from understudy.weights.stored import AlreadyThere, NotTensors, StoredTensors
 from understudy.weights.syncing import SyncReport
 from understudy.weights.tidying import Tidied, tidy
@@ -100,6 +106,7 @@ __all__ = [
     "read_config",
     "read_origin",
     "read_recipe",
+    "remove_abandoned",
     "teaching",
     "tidy",
     "verify_history",

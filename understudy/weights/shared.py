@@ -104,10 +104,12 @@ class SharedWeights:
         windows: Mapping[str, Window],
         aliases: Mapping[str, str],
         source: Path | None = None,
+        owner: str | None = None,
     ) -> "SharedWeights":
         """Move an engine's parameters, by its own names, into a new mapping that names their `windows`.
 
-        The Parameter objects stay. `aliases` are further names of windows, for tied weights.
+        The Parameter objects stay. `aliases` are further names of windows, for tied weights. `owner` names
+        the engine, for those of its processes that have to find the mapping.
         """
         own, end = _lay_out(parameters)
         places, mirrors, size = _place_windows(windows, own, end)
@@ -118,6 +120,7 @@ class SharedWeights:
         manifest = {
             "format": FORMAT,
             "model": str(source.resolve()) if source else None,
+            "owner": owner,
             "size_bytes": size,
             "aliases": dict(aliases),
             "tensors": {name: asdict(place) for name, place in places.items()},
@@ -234,19 +237,30 @@ class SharedWeights:
         self._lock = None
 
 
-def find_mappings(source: Path) -> list[Path]:
-    """The manifests of living mappings of a model directory: their owners hold them, or will in a moment."""
+def find_mappings(source: Path, owner: str | None = None) -> list[Path]:
+    """The manifests of living mappings of a model directory: their owners hold them, or will in a moment.
+
+    With `owner`, those that it shared.
+    """
     found = []
     for parent in _parents():
         gone = set(_stale(parent))
         for manifest in sorted(parent.glob(f"{PREFIX}*/manifest.json")):
             try:
-                model = json.loads(manifest.read_text()).get("model")
+                described = json.loads(manifest.read_text())
             except (OSError, ValueError):
                 continue  # another user's, or being written or removed right now
-            if model == str(source.resolve()) and manifest.parent not in gone:
+            theirs = owner is not None and described.get("owner") != owner
+            if described.get("model") == str(source.resolve()) and manifest.parent not in gone and not theirs:
                 found.append(manifest)
     return found
+
+
+def remove_abandoned() -> None:
+    """Remove mappings whose owner was killed. Every new mapping begins with this."""
+    for parent in _parents():
+        for directory in _stale(parent):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def distinct_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, str]]:
@@ -308,9 +322,7 @@ def _view(buffer: torch.Tensor, place: Place) -> torch.Tensor:
 
 def _own_directory(size: int) -> Path:
     """A private directory in memory when it fits with a tenth to spare, else on disk."""
-    for parent in _parents():
-        for directory in _stale(parent):
-            shutil.rmtree(directory, ignore_errors=True)
+    remove_abandoned()
     roomy = MEMORY_DIRECTORY.is_dir() and shutil.disk_usage(MEMORY_DIRECTORY).free > size * 1.1
     return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY_DIRECTORY if roomy else None))
 

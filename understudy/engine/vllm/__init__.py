@@ -3,6 +3,11 @@
 Only vLLM imports this room.
 """
 
+import multiprocessing
+import os
+import signal
+import threading
+
 NAME = "understudy"
 """The plugin's name, in `VLLM_PLUGINS` and for both of its entry points."""
 
@@ -33,4 +38,20 @@ def register() -> None:
     patches.salt_prefix_cache(sharing.current_prefix)
     patches.add_worker_method("understudy_manifest", sharing.manifest)
     patches.add_worker_method("understudy_send_readouts", tapping.send_readouts)
+    _follow_parent()
     _registered = True
+
+
+def _follow_parent() -> None:
+    """End with the process that started this one. vLLM's scheduler and workers outlive an API server that was
+    killed: they would hold their memory, and the mapping, with nobody left to ask them.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, name="follow-parent", daemon=True).start()

@@ -1,6 +1,8 @@
 """In vLLM's worker: its parameters become the one copy of the weights that the trainer maps."""
 
 import logging
+import multiprocessing
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,7 @@ def settle(worker: Any) -> None:
 def share(worker: Any) -> None:
     """Move the loaded parameters into a mapping, under the checkpoint's names, and compare every value."""
     directory = Path(worker.vllm_config.model_config.model)
-    shared = share_model(worker.model_runner.get_model(), directory)
+    shared = share_model(worker.model_runner.get_model(), directory, _scheduler())
     shared.commit = worker.understudy_commit
     _of_this_process.append(shared)
     if worker.understudy_directions is not None:
@@ -82,8 +84,14 @@ def share(worker: Any) -> None:
     log.info("%d tensors of %s are shared: %s", len(shared.tensors), directory, shared.manifest)
 
 
-def share_model(model: Any, directory: Path) -> SharedWeights:
-    """The mapping of one of vLLM's models that was loaded from `directory`.
+def _scheduler() -> str:
+    """The process that the scheduler is in, for a worker in a process of its own: the one that started it."""
+    parent = multiprocessing.parent_process()
+    return str(os.getpid() if parent is None else parent.pid)
+
+
+def share_model(model: Any, directory: Path, owner: str) -> SharedWeights:
+    """The mapping of one of vLLM's models that was loaded from `directory`; `owner` names the scheduler.
 
     Raises WeightsMismatch when a parameter or a tensor has no counterpart, or a value differs from the
     file's.
@@ -96,7 +104,7 @@ def share_model(model: Any, directory: Path) -> SharedWeights:
     layout: Layout = {name: (place.shape, place.dtype) for name, place in checkpoint.places.items()}
     stored = {name: seen for name, seen in layout.items() if name not in aliases}
     windows = find_windows(parameters, getattr(model, "packed_modules_mapping", {}), stored)
-    shared = SharedWeights.share(parameters, windows, aliases, directory)
+    shared = SharedWeights.share(parameters, windows, aliases, directory, owner)
     try:
         _compare(shared, checkpoint)
     except WeightsMismatch:
@@ -142,9 +150,9 @@ def current_prefix(config: Any, request: Any) -> str:
 def _shared(config: Any) -> SharedWeights:
     if not _of_this_process:
         directory = Path(config.model_config.model)
-        found = find_mappings(directory)
+        found = find_mappings(directory, str(os.getpid()))
         if len(found) != 1:
-            raise NotTeachable(f"expected one mapping of {directory} on this machine, found {len(found)}")
+            raise NotTeachable(f"expected one mapping of {directory} by this vLLM, found {len(found)}")
         _of_this_process.append(SharedWeights.attach(found[0]))
     return _of_this_process[-1]
 

@@ -46,10 +46,10 @@ def directions_of_workspace() -> Directions | None:
 def wanted_steering(extra: Mapping[str, Any] | None) -> tuple[str, ...]:
     """The `steer` of a request's extra arguments, as it was sent. Raises BadRequest when it is no text."""
     given = (extra or {}).get("steer", ())
-    listed = (given,) if isinstance(given, str) else tuple(given)
-    if not all(isinstance(text, str) for text in listed):
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, list | tuple) or not all(isinstance(text, str) for text in listed):
         raise BadRequest(f"steer: expected texts, got {given!r}")
-    return listed
+    return tuple(listed)
 
 
 @dataclass(frozen=True, slots=True)
