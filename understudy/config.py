@@ -87,6 +87,7 @@ class ModelSettings(_Section):
     dtype: Literal["float32", "bfloat16", "checkpoint"] = (
         "checkpoint"  # checkpoint: as stored in the directory
     )
+    packed: bool = True  # vLLM on a processor: packed copies of matrices; False: half the memory, slower
     readout: str | None = None  # a folder with directions to read and steer by; None: neither, and no cost
     threads: Annotated[int, Field(ge=1)] = 1  # two OpenMP teams on one small machine slow each other tenfold
 

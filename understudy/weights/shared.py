@@ -1,7 +1,7 @@
 """A model's parameters in one file mapping that several processes read and write without locks.
 
-The file starts with a header of `HEADER_BYTES`: four 64-bit integers (format, step, dirty, commit). Then
-the tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names every tensor
+The file starts with a header of `HEADER_BYTES`: 64-bit integers (format, step, dirty, commit, generation,
+served). Then the tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names every tensor
 with its shape, element type and offset, and the model directory that they came from. Names are the
 checkpoint's. An engine may keep several of its tensors in one, row behind row: each is a window on that one.
 Reads and writes race on purpose (HOGWILD, arXiv 1106.5730): a reader may see a tensor half updated,
@@ -189,9 +189,10 @@ class SharedWeights:
             setattr(model.get_submodule(module_name), leaf, fresh)
 
     def publish(self) -> None:
-        """Bring the mirrors up to date, if there are any. Whoever wrote `tensors` calls this."""
+        """Bring the mirrors up to date, and begin a generation. Whoever wrote `tensors` calls this."""
         for name, mirror in self.mirrors.items():
             mirror.copy_(self.tensors[name])
+        self._header[4] += 1
 
     # ------------------------------------------------------------------ the shared header
 
@@ -207,6 +208,20 @@ class SharedWeights:
     @step.setter
     def step(self, value: int) -> None:
         self._header[1] = value
+
+    @property
+    def generation(self) -> int:
+        """How often the weights were published: what is computed from them is as old as this says."""
+        return int(self._header[4])
+
+    @property
+    def served(self) -> int:
+        """The generation that the engine answers with, where it keeps copies in another form."""
+        return int(self._header[5])
+
+    @served.setter
+    def served(self, value: int) -> None:
+        self._header[5] = value
 
     @property
     def dirty(self) -> bool:

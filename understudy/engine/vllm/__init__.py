@@ -31,7 +31,10 @@ def register() -> None:
         return
     patches.check_version(vllm.__version__)
     if current_platform.is_cpu():
-        patches.keep_linear_weights()
+        packed = sharing.packed_matrices()
+        patches.keep_linear_weights(packed)
+        if packed is not None:
+            patches.before_pass(lambda: sharing.follow(packed))
         patches.keep_convolution_weights()
         patches.read_any_head_size()
     patches.after_loading(sharing.share, before=sharing.settle)

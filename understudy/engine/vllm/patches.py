@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from understudy.engine.directions import decoder_layers
+from understudy.engine.vllm.packing import PackedMatrices, PackedMatrix
 
 PROVED = ("0.32.0",)
 """Versions of vLLM on which each of the patches below was tested (`make test-vllm`)."""
@@ -30,19 +31,44 @@ def check_version(version: str) -> None:
         )
 
 
-def keep_linear_weights() -> None:
-    """Have linear layers multiply with their live `weight`. Processors only; proved on 0.32.0.
+def keep_linear_weights(packed: PackedMatrices | None) -> None:
+    """Have linear layers keep their `weight`. Processors only; proved on 0.32.0.
 
     vLLM packs weights for the processor's matrix units and gives the originals up, so whoever writes to
-    the parameter afterwards writes to nothing.
+    the parameter afterwards writes to nothing. With `packed` the copies stay, and are listed there to be made
+    again; without it layers multiply with the weight as it is.
     """
     utils = import_module("vllm.model_executor.layers.utils")
+    ops = import_module("vllm._custom_ops")
 
     def dispatch(layer: Any, remove_weight: bool) -> None:
-        if layer.weight.ndim == 2:  # others are convolutions, see keep_convolution_weights
+        if layer.weight.ndim != 2:  # a convolution, see keep_convolution_weights
+            return
+        if packed is None or not ops._supports_onednn:
             layer.cpu_linear = nn.functional.linear
+            return
+        matrix = PackedMatrix(layer.weight, lambda weight: ops.create_onednn_mm(weight, _SHAPES_CACHED))
+        packed.add(matrix)
+        handler = matrix.handler
+        layer.cpu_linear = lambda x, weight, bias: ops.onednn_mm(handler, x, bias)
 
     _replace(utils, "dispatch_cpu_unquantized_gemm", dispatch)
+
+
+_SHAPES_CACHED = 32
+"""Kernels kept per matrix, one for each number of rows it was multiplied with: vLLM's own number."""
+
+
+def before_pass(follow: Callable[[], None]) -> None:
+    """Have every worker call `follow` before each pass of the model. Proved on 0.32.0."""
+    worker = import_module("vllm.v1.worker.gpu_worker").Worker
+    execute = worker.execute_model
+
+    def execute_model(self: Any, scheduler_output: Any) -> Any:
+        follow()
+        return execute(self, scheduler_output)
+
+    _replace(worker, "execute_model", execute_model)
 
 
 def keep_convolution_weights() -> None:

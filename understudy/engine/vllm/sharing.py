@@ -13,6 +13,7 @@ from understudy.engine.directions import Directions
 from understudy.engine.errors import NoDirections
 from understudy.engine.request import Steer
 from understudy.engine.vllm import tapping
+from understudy.engine.vllm.packing import PackedMatrices
 from understudy.engine.vllm.windows import Layout, find_windows
 from understudy.weights import (
     Checkpoint,
@@ -34,6 +35,19 @@ _of_this_process: list[SharedWeights] = []
 
 class NotTeachable(RuntimeError):
     """vLLM is set up in a way in which its weights cannot be shared yet."""
+
+
+def packed_matrices() -> PackedMatrices | None:
+    """Where the packed copies of matrices are listed; None when the settings want none."""
+    return PackedMatrices() if tapping.model_settings().packed else None
+
+
+def follow(packed: PackedMatrices) -> None:
+    """Before a pass: bring the packed copies up to the weights."""
+    if _of_this_process:
+        shared = _of_this_process[-1]
+        packed.follow(shared.generation, shared.dirty)
+        shared.served = packed.generation
 
 
 def check_setup(worker: Any) -> None:
@@ -135,16 +149,16 @@ def manifest(worker: Any) -> str:
 
 
 def current_prefix(config: Any, request: Any) -> str:
-    """Names what the cached prefixes of a request depend on beside its tokens: the weights' values now (their
-    commit, and the steps since the start) and the steering. For vLLM's scheduler, which runs beside its
-    worker or in a process of its own.
+    """Names what the cached prefixes of a request depend on beside its tokens: the values of the weights now
+    (their commit, the steps since the start, the generation that is packed) and the steering. For vLLM's
+    scheduler, which runs beside its worker or in a process of its own.
 
     Raises NotTeachable unless there is exactly one mapping of this model; NoDirections or BadRequest for
     steering that cannot be done.
     """
     shared = _shared(config)
     steering = _check_steering(request)
-    return f"{shared.commit} {shared.step} {' '.join(steering)}"
+    return f"{shared.commit} {shared.step} {shared.served} {' '.join(steering)}"
 
 
 def _shared(config: Any) -> SharedWeights:

@@ -18,7 +18,7 @@ import msgspec
 import torch
 import zmq
 
-from understudy.config import SETTINGS_FILE, WORKSPACE_VARIABLE, load_settings
+from understudy.config import SETTINGS_FILE, WORKSPACE_VARIABLE, ModelSettings, load_settings
 from understudy.engine.directions import Directions
 from understudy.engine.errors import BadRequest
 from understudy.engine.request import Steer
@@ -37,10 +37,18 @@ class ReadoutRows(msgspec.Struct, frozen=True):
 
 def directions_of_workspace() -> Directions | None:
     """The directions that the workspace's settings, or the environment's, name. Raises BrokenReadout."""
-    root = os.environ.get(WORKSPACE_VARIABLE)
-    file = None if root is None else Path(root) / SETTINGS_FILE
-    given = load_settings(file).model.readout
-    return None if given is None else Directions.load(Path(root or ".") / Path(given).expanduser())
+    given = model_settings().readout
+    return None if given is None else Directions.load(_root() / Path(given).expanduser())
+
+
+def model_settings() -> ModelSettings:
+    """The workspace's, or the environment's where vLLM runs without one. Raises ConfigError."""
+    file = _root() / SETTINGS_FILE
+    return load_settings(file if WORKSPACE_VARIABLE in os.environ else None).model
+
+
+def _root() -> Path:
+    return Path(os.environ.get(WORKSPACE_VARIABLE, "."))
 
 
 def wanted_steering(extra: Mapping[str, Any] | None) -> tuple[str, ...]:
