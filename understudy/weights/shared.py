@@ -1,9 +1,9 @@
 """A model's parameters in one file mapping that several processes read and write without locks.
 
 The file starts with a header of `HEADER_BYTES`: 64-bit integers (format, step, dirty, commit, generation,
-served). Then the tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names every tensor
-with its shape, element type and offset, and the model directory that they came from. Names are the
-checkpoint's. An engine may keep several of its tensors in one, row behind row: each is a window on that one.
+served). Then the tensors follow, each aligned to `ALIGNMENT` bytes. A JSON manifest beside the file names
+every tensor with its shape, element type and offset, and the model directory that they came from. Names are
+the checkpoint's. An engine may keep several of its tensors in one, row behind row: each is a window on it.
 Reads and writes race on purpose (HOGWILD, arXiv 1106.5730): a reader may see a tensor half updated,
 which is a mixture of two nearby models and never an invalid number.
 """

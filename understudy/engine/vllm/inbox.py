@@ -69,11 +69,10 @@ class ReadoutInbox:
     async def _read(self) -> None:
         while True:
             parts: Sequence[bytes] = await self._socket.recv_multipart()
-            sent = msgspec.msgpack.decode(parts[0], type=ReadoutRows)
-            rows = self._rows.get(sent.key)
-            if rows is None:  # of a client that left
-                continue
-            values = np.frombuffer(sent.values, np.float32).reshape(self._shape)
-            rows.update(enumerate(values, start=sent.first))
+            for sent in msgspec.msgpack.decode(parts[0], type=list[ReadoutRows]):
+                rows = self._rows.get(sent.key)
+                if rows is not None:  # else of a client that left
+                    values = np.frombuffer(sent.values, np.float32).reshape(self._shape)
+                    rows.update(enumerate(values, start=sent.first))
             async with self._came:
                 self._came.notify_all()

@@ -194,12 +194,13 @@ class VllmEngine:
             yield nothing
             return
         inbox, key, told = self._inbox, uuid.uuid4().hex, 0
-        params.extra_args = {**(params.extra_args or {}), KEY: key}
+        last = len(prompt) - 1  # where the first token of the answer is chosen
+        wanted = [key, 0 if request.readout == "all" else last]
+        params.extra_args = {**(params.extra_args or {}), KEY: wanted}
         params.skip_reading_prefix_cache = True  # positions that come from the cache are not computed
 
         async def take(tokens: int) -> tuple[Readout, Readout]:
             nonlocal told
-            last = len(prompt) - 1  # where the first token of the answer is chosen
             whole = request.readout == "all" and told == 0 and tokens > 0
             rows = await inbox.take(key, 0 if whole else last + told, tokens + (last if whole else 0))
             told += tokens

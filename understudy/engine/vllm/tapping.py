@@ -8,11 +8,10 @@ Shapes: n rows (tokens of all requests behind one another), l layers, c concepts
 """
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
@@ -24,7 +23,9 @@ from understudy.engine.errors import BadRequest
 from understudy.engine.request import Steer
 
 KEY = "understudy_readout"
-"""The extra argument of a request whose readouts are wanted. Set by our own engine only."""
+"""The extra argument of a request whose readouts are wanted: a key to send them under, and the first position
+that is wanted. Set by our own engine only.
+"""
 
 
 class ReadoutRows(msgspec.Struct, frozen=True):
@@ -60,27 +61,71 @@ def wanted_steering(extra: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(listed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Watched:
-    """The rows of one request in this pass, and what is done with them."""
+class _Steered(NamedTuple):
+    """The rows of one request, and what is added to them behind each layer."""
 
     rows: slice
     added_h: Mapping[int, torch.Tensor]
-    key: str | None
+
+
+class _Read(NamedTuple):
+    """How many rows of one request are read, the position of the first, and the key to send them under."""
+
+    key: str
     first: int
-    """The position of its first row."""
-    found: list[torch.Tensor] = field(default_factory=list)
+    rows: int
+
+
+class _Pass:
+    """What is steered and read in one pass of the model over all requests."""
+
+    def __init__(self) -> None:
+        self.steered: list[_Steered] = []
+        self.read: list[_Read] = []
+        self._rows: list[torch.Tensor] = []
+        self.found: list[torch.Tensor] = []
+        """[rows, c] of each layer so far."""
+
+    def add(
+        self, start: int, end: int, position: int, added_h: Mapping[int, torch.Tensor], wanted: Any
+    ) -> None:
+        """A request whose rows are [start, end), the first of them at `position`."""
+        if added_h:
+            self.steered.append(_Steered(slice(start, end), added_h))
+        if wanted is None:
+            return
+        key, first = wanted
+        start += max(0, first - position)
+        if start < end:
+            self.read.append(_Read(key, max(first, position), end - start))
+            self._rows.append(torch.arange(start, end))
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """All rows that are read."""
+        return torch.cat(self._rows)
+
+    def encode(self) -> bytes:
+        """What was read, as a list of ReadoutRows."""
+        found = torch.stack(self.found, dim=1).cpu()
+        values = torch.split(found, [one.rows for one in self.read])
+        rows = [
+            ReadoutRows(one.key, one.first, own.numpy().tobytes())
+            for one, own in zip(self.read, values, strict=True)
+        ]
+        return msgspec.msgpack.encode(rows)
 
 
 class StreamTap:
     """What stands behind each layer that has directions."""
 
-    def __init__(self, directions: Directions, runner: Any) -> None:
-        """`runner` is vLLM's model runner: it knows which rows are whose."""
+    def __init__(self, directions: Directions, runner: Any, context: Callable[[], Any]) -> None:
+        """`runner` is vLLM's model runner: it knows which rows are whose. `context` is that of this pass."""
         self.directions = directions
         self._runner = runner
-        self._pass: Any = None
-        self._watched: list[_Watched] = []
+        self._context = context
+        self._seen: Any = None
+        self._pass = _Pass()
         self._steering = lru_cache(maxsize=256)(self._resolve)
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -94,43 +139,34 @@ class StreamTap:
 
     def after(self, hidden_nh: torch.Tensor, residual_nh: torch.Tensor, layer: int) -> None:
         """Behind a layer, whose stream is the sum of both. Changes `hidden_nh` where it steers."""
-        from vllm.forward_context import get_forward_context
-
-        now = get_forward_context()
-        if now is not self._pass:
-            self._pass = now
-            self._watched = self._look() if now.attn_metadata else []
-        for one in self._watched:
+        context = self._context()
+        if context is not self._seen:
+            self._seen, self._pass = context, self._look(context)
+        now = self._pass
+        for one in now.steered:
             if layer in one.added_h:
                 hidden_nh[one.rows] += one.added_h[layer].to(hidden_nh)
-            if one.key is not None:
-                stream = hidden_nh[one.rows].float() + residual_nh[one.rows].float()
-                one.found.append(self.directions.read(layer, stream))
-        if layer == self.directions.layers[-1]:
-            self._send()
+        if now.read:
+            stream = hidden_nh[now.rows].float() + residual_nh[now.rows].float()
+            now.found.append(self.directions.read(layer, stream))
+            if layer == self.directions.layers[-1] and self._socket is not None:
+                self._socket.send(now.encode())
 
-    def _look(self) -> list[_Watched]:
+    def _look(self, context: Any) -> _Pass:
+        found = _Pass()
+        if not context.attn_metadata:  # vLLM tries itself out
+            return found
         batch = self._runner.input_batch
-        watched = []
         for place, request in enumerate(batch.req_ids):
             extra = getattr(self._runner.requests[request].sampling_params, "extra_args", None)
-            if not extra or not (KEY in extra or "steer" in extra):
-                continue
-            start, end = self._runner.query_start_loc.np[place : place + 2].tolist()
-            first = int(batch.num_computed_tokens_cpu[place])
-            added = self._steering(wanted_steering(extra))
-            watched.append(_Watched(slice(start, end), added, extra.get(KEY), first))
-        return watched
+            if extra and (KEY in extra or "steer" in extra):
+                start, end = self._runner.query_start_loc.np[place : place + 2].tolist()
+                position = int(batch.num_computed_tokens_cpu[place])
+                found.add(start, end, position, self._steering(wanted_steering(extra)), extra.get(KEY))
+        return found
 
     def _resolve(self, texts: tuple[str, ...]) -> dict[int, torch.Tensor]:
         return self.directions.steering(Steer.parse(text) for text in texts)
-
-    def _send(self) -> None:
-        for one in self._watched:
-            if one.key is not None and self._socket is not None:
-                values = torch.stack(one.found, dim=1).cpu().contiguous().numpy().tobytes()
-                self._socket.send(msgspec.msgpack.encode(ReadoutRows(one.key, one.first, values)))
-        self._watched = []
 
 
 _of_this_process: list[StreamTap] = []
@@ -138,12 +174,14 @@ _of_this_process: list[StreamTap] = []
 
 def install(worker: Any, directions: Directions) -> None:
     """Put a tap behind the layers of the worker's model. Raises BrokenReadout for those of another model."""
+    from vllm.forward_context import get_forward_context
+
     from understudy.engine.vllm import patches
 
     runner = worker.model_runner
     config = worker.vllm_config.model_config.hf_text_config
     directions.check_model(config.num_hidden_layers, config.hidden_size)
-    tap = StreamTap(directions, runner)
+    tap = StreamTap(directions, runner, get_forward_context)
     patches.tap_layers(runner.get_model(), directions.layers, tap.after)
     _of_this_process.append(tap)
 
