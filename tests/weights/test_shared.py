@@ -190,5 +190,5 @@ def test_a_missing_or_short_mapping_is_refused(shared: SharedWeights, tmp_path: 
     with pytest.raises(MappingBroken, match="expected the manifest"):
         SharedWeights.attach(tmp_path / "manifest.json")
     os.truncate(shared.directory / "weights.bin", 100)
-    with pytest.raises(MappingBroken, match="found format 3 and 100 bytes"):
+    with pytest.raises(MappingBroken, match="found format 4 and 100 bytes"):
         SharedWeights.attach(shared.manifest)

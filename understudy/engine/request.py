@@ -94,6 +94,7 @@ class GenerationRequest:
     samples: int = 1
     readout: ReadoutSpan | None = None
     steering: tuple[Steer, ...] = ()
+    at_once: bool = False
 
     def __post_init__(self) -> None:
         _require(bool(self.prompts), "prompts", "at least one", self.prompts)

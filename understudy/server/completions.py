@@ -128,7 +128,9 @@ async def _answer(
     engine: Engine = request.app.state.engine
     settings: ServerSettings = request.app.state.settings
     extra = body.vllm_xargs or ExtraArguments()
-    asked = GenerationRequest(tuple(prompts), sampling, body.n or 1, extra.span(), extra.steering())
+    asked = GenerationRequest(
+        tuple(prompts), sampling, body.n or 1, extra.span(), extra.steering(), at_once=not body.stream
+    )
     rows = len(asked.prompts) * asked.samples
     if rows > settings.max_batch:
         raise ApiError(

@@ -38,7 +38,7 @@ _ESCAPE = 255
 
 def raw_bytes(tensor: torch.Tensor) -> RawBytes:
     """The tensor's memory as bytes in row-major order; a view when it is contiguous."""
-    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def moved_elements(xor: RawBytes, element_size: int) -> npt.NDArray[np.intp]:

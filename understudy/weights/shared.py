@@ -15,8 +15,8 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ import torch
 from torch import nn
 
 from understudy.weights.errors import MappingBroken, WeightsMismatch
+from understudy.weights.handles import HandleServer, receive_storages
 from understudy.weights.records import ID_LENGTH
 
-FORMAT = 3
+FORMAT = 4
 HEADER_BYTES = 4096
 ALIGNMENT = 256
 MEMORY_DIRECTORY = Path("/dev/shm")
@@ -38,15 +39,20 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tensor lies in the mapping; `offset` in bytes."""
+    """Where a tensor lies; `offset` in bytes, in the mapping or in one of the engine's own storages."""
 
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    storage: int | None = None
 
     @property
     def size_bytes(self) -> int:
         return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
+
+    def describe(self) -> dict[str, Any]:
+        """As the manifest has it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class SharedWeights:
         mirrors: Mapping[str, Place],
         lock: int | None,
         model: Path | None,
+        storages: Sequence[torch.UntypedStorage] = (),
     ) -> None:
         self.directory = directory
         self.model = model
@@ -81,8 +88,10 @@ class SharedWeights:
         self._header = buffer[:HEADER_BYTES].view(torch.int64)
         self._lock = lock
         self._owner_pid = os.getpid() if lock is not None else None
-        self.tensors = {name: _view(buffer, place) for name, place in places.items()}
-        self.mirrors = {name: _view(buffer, place) for name, place in mirrors.items()}
+        self._handles: HandleServer | None = None
+        self._on_gpu = any(storage.device.type == "cuda" for storage in storages)
+        self.tensors = {name: _view(buffer, place, storages) for name, place in places.items()}
+        self.mirrors = {name: _view(buffer, place, storages) for name, place in mirrors.items()}
         """What the engine reads instead of a tensor of the same name, in an element type of its own."""
 
     # ------------------------------------------------------------------ making and finding
@@ -105,14 +114,23 @@ class SharedWeights:
         aliases: Mapping[str, str],
         source: Path | None = None,
         owner: str | None = None,
+        *,
+        in_place: bool = False,
     ) -> "SharedWeights":
         """Move an engine's parameters, by its own names, into a new mapping that names their `windows`.
 
         The Parameter objects stay. `aliases` are further names of windows, for tied weights. `owner` names
-        the engine, for those of its processes that have to find the mapping.
+        the engine, for those of its processes that have to find the mapping. `in_place` leaves parameters in
+        the memory that they have, a GPU's for example; see `handles`.
         """
-        own, end = _lay_out(parameters)
+        storages: list[torch.UntypedStorage] = []
+        if in_place:
+            own, end = _stay(parameters, storages), HEADER_BYTES
+        else:
+            own, end = _lay_out(parameters)
         places, mirrors, size = _place_windows(windows, own, end)
+        if in_place:
+            places, size = _beside(places, mirrors, storages), HEADER_BYTES
         directory = _own_directory(size)
         lock = _lock(directory / "weights.bin")
         os.ftruncate(lock, size)
@@ -121,18 +139,23 @@ class SharedWeights:
             "format": FORMAT,
             "model": str(source.resolve()) if source else None,
             "owner": owner,
+            "storages": len(storages),
             "size_bytes": size,
             "aliases": dict(aliases),
-            "tensors": {name: asdict(place) for name, place in places.items()},
-            "mirrors": {name: asdict(place) for name, place in mirrors.items()},
+            "tensors": {name: place.describe() for name, place in places.items()},
+            "mirrors": {name: place.describe() for name, place in mirrors.items()},
         }
-        shared = cls(directory, buffer, places, aliases, mirrors, lock, source.resolve() if source else None)
+        model = source.resolve() if source else None
+        shared = cls(directory, buffer, places, aliases, mirrors, lock, model, storages)
         shared._header[0] = FORMAT
+        if in_place:
+            shared._handles = HandleServer(directory, storages)
         with torch.no_grad():
             for name, parameter in parameters.items():
-                view = _view(buffer, own[name])
-                view.copy_(parameter)
-                parameter.data = view
+                view = _view(buffer, own[name], storages)
+                if not in_place:
+                    view.copy_(parameter)
+                    parameter.data = view
             for name, mirror in shared.mirrors.items():
                 shared.tensors[name].copy_(mirror)
         (directory / "manifest.json").write_text(json.dumps(manifest))
@@ -157,12 +180,13 @@ class SharedWeights:
                 f"found format {described['format']} and {found} bytes"
             )
         places, mirrors = (
-            {n: Place(e["dtype"], tuple(e["shape"]), e["offset"]) for n, e in described[key].items()}
+            {n: Place(**{**e, "shape": tuple(e["shape"])}) for n, e in described[key].items()}
             for key in ("tensors", "mirrors")
         )
         buffer = _map(manifest.parent / "weights.bin", size)
         model = Path(described["model"]) if described["model"] else None
-        return cls(manifest.parent, buffer, places, described["aliases"], mirrors, None, model)
+        storages = receive_storages(manifest.parent) if described["storages"] else ()
+        return cls(manifest.parent, buffer, places, described["aliases"], mirrors, None, model, storages)
 
     def bind(self, model: nn.Module) -> None:
         """Make `model`'s parameters views of the mapping, without copying a byte.
@@ -187,11 +211,16 @@ class SharedWeights:
             module_name, _, leaf = name.rpartition(".")
             fresh = bound.setdefault(held[name], nn.Parameter(view, requires_grad=parameter.requires_grad))
             setattr(model.get_submodule(module_name), leaf, fresh)
+        for module in model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(view.device))
 
     def publish(self) -> None:
         """Bring the mirrors up to date, and begin a generation. Whoever wrote `tensors` calls this."""
         for name, mirror in self.mirrors.items():
             mirror.copy_(self.tensors[name])
+        if self._on_gpu:
+            torch.cuda.synchronize()  # what is counted has been written
         self._header[4] += 1
 
     # ------------------------------------------------------------------ the shared header
@@ -247,6 +276,8 @@ class SharedWeights:
         if self._lock is None or self._owner_pid != os.getpid():
             return
         atexit.unregister(self.close)
+        if self._handles is not None:
+            self._handles.close()
         shutil.rmtree(self.directory, ignore_errors=True)
         os.close(self._lock)
         self._lock = None
@@ -304,6 +335,36 @@ def _lay_out(parameters: Mapping[str, nn.Parameter]) -> tuple[dict[str, Place], 
     return places, end
 
 
+def _stay(parameters: Mapping[str, nn.Parameter], storages: list[torch.UntypedStorage]) -> dict[str, Place]:
+    """Where parameters lie now; their storages are added, each once."""
+    numbers: dict[int, int] = {}
+    places = {}
+    for name, parameter in parameters.items():
+        if not parameter.is_contiguous():
+            raise WeightsMismatch(
+                f"{name}: expected rows behind one another, got strides {parameter.stride()}"
+            )
+        storage = parameter.untyped_storage()
+        number = numbers.setdefault(storage.data_ptr(), len(storages))
+        if number == len(storages):
+            storages.append(storage)
+        offset = int(parameter.storage_offset()) * parameter.element_size()
+        places[name] = Place(_dtype_name(name, parameter.dtype), tuple(parameter.shape), offset, number)
+    return places
+
+
+def _beside(
+    places: Mapping[str, Place], mirrors: Mapping[str, Place], storages: list[torch.UntypedStorage]
+) -> dict[str, Place]:
+    """The places, where what has a mirror gets a storage of its own on the same device."""
+    moved = dict(places)
+    for name in mirrors:
+        own = torch.empty(places[name].size_bytes, dtype=torch.uint8, device=storages[0].device)
+        storages.append(own.untyped_storage())
+        moved[name] = replace(places[name], offset=0, storage=len(storages) - 1)
+    return moved
+
+
 def _place_windows(
     windows: Mapping[str, Window], own: Mapping[str, Place], end: int
 ) -> tuple[dict[str, Place], dict[str, Place], int]:
@@ -313,7 +374,7 @@ def _place_windows(
     for name, window in windows.items():
         held = own[window.parameter]
         row_bytes = held.size_bytes // held.shape[0] if held.shape else held.size_bytes
-        seen = Place(held.dtype, window.shape, held.offset + window.first_row * row_bytes)
+        seen = replace(held, shape=window.shape, offset=held.offset + window.first_row * row_bytes)
         wanted = Place(_dtype_name(name, window.dtype), window.shape, math.ceil(end / ALIGNMENT) * ALIGNMENT)
         if seen.dtype == wanted.dtype:
             places[name] = seen
@@ -330,9 +391,15 @@ def _dtype_name(parameter: str, dtype: torch.dtype) -> str:
     return name
 
 
-def _view(buffer: torch.Tensor, place: Place) -> torch.Tensor:
-    raw = buffer[place.offset : place.offset + place.size_bytes]
-    return raw.view(_DTYPES[place.dtype]).view(place.shape)
+def _view(buffer: torch.Tensor, place: Place, storages: Sequence[torch.UntypedStorage] = ()) -> torch.Tensor:
+    dtype = _DTYPES[place.dtype]
+    if place.storage is None:
+        raw = buffer[place.offset : place.offset + place.size_bytes]
+        return raw.view(dtype).view(place.shape)
+    storage = storages[place.storage]
+    whole = torch.empty(0, dtype=dtype, device=storage.device).set_(storage)
+    first = place.offset // dtype.itemsize
+    return whole[first : first + math.prod(place.shape)].view(place.shape)
 
 
 def _own_directory(size: int) -> Path:

@@ -166,7 +166,7 @@ class StoredWriter:
             raise WeightsMismatch(
                 f"{name}: expected {kind}, got {values.numel()} elements of {values.dtype} at {start}"
             )
-        raw = values.detach().contiguous().view(-1).view(torch.uint8).numpy()
+        raw = values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         _write_full(
             self._handle, raw.data, self._data_start + self._offsets[name] + start * kind.dtype.itemsize
         )

@@ -32,7 +32,7 @@ class ReadoutInbox:
         self._folder = tempfile.TemporaryDirectory(prefix="understudy-")  # mode 0700
         self.address = f"ipc://{Path(self._folder.name) / 'readouts'}"
         self._rows: dict[str, dict[int, npt.NDArray[np.float32]]] = {}
-        self._came = asyncio.Condition()
+        self._awaited: dict[str, asyncio.Event] = {}
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PULL)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.bind(self.address)
@@ -51,13 +51,18 @@ class ReadoutInbox:
         Raises EngineClosed when they do not come.
         """
         rows, wanted = self._rows[key], range(first, first + count)
+        came = self._awaited[key] = asyncio.Event()
         try:
-            async with asyncio.timeout(LATE_SECONDS), self._came:
-                await self._came.wait_for(lambda: all(position in rows for position in wanted))
+            async with asyncio.timeout(LATE_SECONDS):
+                while not all(position in rows for position in wanted):
+                    came.clear()
+                    await came.wait()
         except TimeoutError as error:
             raise EngineClosed(
                 f"expected the readouts of a token within {LATE_SECONDS:.0f} s, vLLM's worker sent none"
             ) from error
+        finally:
+            del self._awaited[key]
         return [rows.pop(position).tolist() for position in wanted]
 
     def close(self) -> None:
@@ -74,5 +79,5 @@ class ReadoutInbox:
                 if rows is not None:  # else of a client that left
                     values = np.frombuffer(sent.values, np.float32).reshape(self._shape)
                     rows.update(enumerate(values, start=sent.first))
-            async with self._came:
-                self._came.notify_all()
+                    if sent.key in self._awaited:
+                        self._awaited[sent.key].set()

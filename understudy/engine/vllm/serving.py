@@ -175,7 +175,7 @@ class VllmEngine:
             seed=None if sampling.seed is None else sampling.seed + row,
             logprobs=sampling.logprobs,
             ignore_eos=sampling.ignore_eos,
-            output_kind=RequestOutputKind.DELTA,
+            output_kind=RequestOutputKind.FINAL_ONLY if request.at_once else RequestOutputKind.DELTA,
             extra_args={"steer": [str(steer) for steer in request.steering]} if request.steering else None,
         )
 

@@ -118,7 +118,8 @@ def share_model(model: Any, directory: Path, owner: str) -> SharedWeights:
     layout: Layout = {name: (place.shape, place.dtype) for name, place in checkpoint.places.items()}
     stored = {name: seen for name, seen in layout.items() if name not in aliases}
     windows = find_windows(parameters, getattr(model, "packed_modules_mapping", {}), stored)
-    shared = SharedWeights.share(parameters, windows, aliases, directory, owner)
+    on_gpu = any(parameter.device.type == "cuda" for parameter in parameters.values())
+    shared = SharedWeights.share(parameters, windows, aliases, directory, owner, in_place=on_gpu)
     try:
         _compare(shared, checkpoint)
     except WeightsMismatch:
@@ -135,7 +136,7 @@ def _compare(shared: SharedWeights, checkpoint: Checkpoint) -> None:
     with checkpoint.reading() as files:
         for name, tensor in shared.tensors.items():
             stored, served = files.read(name), shared.mirrors.get(name, tensor)
-            if not torch.equal(stored.to(served.dtype), served):
+            if not torch.equal(stored.to(served.dtype), served.cpu()):
                 raise WeightsMismatch(
                     f"expected {name} to be in vLLM what it is in {checkpoint.directory}, found other values"
                 )
