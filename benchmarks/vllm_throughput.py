@@ -114,7 +114,7 @@ def served(
     read = '\nreadout = "directions"' if readout else ""
     file.write_text(file.read_text().replace('path = "model"', f'path = "model"\ndtype = "{dtype}"{read}'))
     workspace = Workspace.open(root, server={"port": 0})
-    command = vllm_command(workspace, root / "model", ["--max-model-len", "512", *flags])
+    command = vllm_command(workspace, root / "model", dtype, ["--max-model-len", "512", *flags])
     environment = vllm_environment(os.environ, workspace)
     if not plugin:
         environment["VLLM_PLUGINS"] = "none"

@@ -16,19 +16,19 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.mark.parametrize("flags", [("--port", "9001"), ("--port=9001",)])
 def test_the_callers_flags_win_however_they_are_written(workspace: Workspace, flags: tuple[str, ...]) -> None:
-    command = vllm_command(workspace, Path("model"), ("--max-model-len", "512", *flags))
+    command = vllm_command(workspace, Path("model"), "bfloat16", ("--max-model-len", "512", *flags))
     assert base_url(command) == "http://127.0.0.1:9001"
     assert command[-len(flags) :] == list(flags)
 
 
 @pytest.mark.parametrize(("host", "asked"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
 def test_where_it_can_be_asked(workspace: Workspace, host: str, asked: str) -> None:
-    command = vllm_command(workspace, Path("model"), ("--host", host, "--port", "9001"))
+    command = vllm_command(workspace, Path("model"), "bfloat16", ("--host", host, "--port", "9001"))
     assert base_url(command) == f"http://{asked}:9001"
 
 
 def test_port_0_becomes_a_free_one(workspace: Workspace) -> None:
-    port = int(base_url(vllm_command(workspace, Path("model"), ())).rpartition(":")[2])
+    port = int(base_url(vllm_command(workspace, Path("model"), "bfloat16", ())).rpartition(":")[2])
     assert 1024 <= port <= 65535
 
 

@@ -17,7 +17,14 @@ from understudy.engine.errors import (
     PromptTooLong,
     UnknownArchitecture,
 )
-from understudy.engine.loading import Dtype, LoadedModel, load_model, load_tokenizer, locate_model
+from understudy.engine.loading import (
+    Dtype,
+    LoadedModel,
+    load_model,
+    load_tokenizer,
+    locate_model,
+    served_dtype,
+)
 from understudy.engine.miniature import Architecture, write_miniature
 from understudy.engine.pool import Stream
 from understudy.engine.protocol import Engine
@@ -83,6 +90,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate_model",
+    "served_dtype",
     "skeleton",
     "write_miniature",
 ]

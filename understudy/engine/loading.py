@@ -166,6 +166,11 @@ def resolve_dtype(directory: Path, config: Any, dtype: Dtype) -> torch.dtype:
     raise BrokenCheckpoint(f"expected a tensor of real numbers in {directory}, found none")
 
 
+def served_dtype(directory: Path, dtype: Dtype) -> str:
+    """What `dtype` means for this directory, by torch's name. Raises as read_config does."""
+    return str(resolve_dtype(directory, read_config(directory), dtype)).removeprefix("torch.")
+
+
 def _quiet_advice() -> None:
     """Keep transformers from advising, on a machine without a GPU, kernels that need one."""
     transformers_logging.disable_progress_bar()

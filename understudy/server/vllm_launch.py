@@ -34,12 +34,14 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
 
     `flags` are vLLM's own and go behind ours, so they win. Raises VllmFailed.
     """
-    from understudy.engine import locate_model
+    from understudy.engine import locate_model, served_dtype
     from understudy.weights import remove_abandoned
 
     if importlib.util.find_spec("vllm") is None:
         raise VllmFailed("expected vLLM in this environment, found none: see docs/vllm.md")
-    command = vllm_command(workspace, locate_model(workspace.model_path), flags)
+    directory = locate_model(workspace.model_path)
+    dtype = served_dtype(directory, workspace.settings.model.dtype)
+    command = vllm_command(workspace, directory, dtype, flags)
     # In a session of its own, so that a terminal's interrupt reaches it once: from here.
     process = subprocess.Popen(command, env=vllm_environment(os.environ, workspace), start_new_session=True)
 
@@ -68,10 +70,11 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
         remove_abandoned()
 
 
-def vllm_command(workspace: Workspace, directory: Path, flags: Sequence[str]) -> list[str]:
+def vllm_command(workspace: Workspace, directory: Path, dtype: str, flags: Sequence[str]) -> list[str]:
     """The command line: the workspace's settings as vLLM's flags, then the caller's.
 
-    Port 0 becomes a free one here, since vLLM would not tell which one it took.
+    `dtype` is told, since vLLM by itself serves a checkpoint in fp32 in half of that. Port 0 becomes a free
+    one here, since vLLM would not tell which one it took.
     """
     settings = workspace.settings
     ours = {
@@ -79,7 +82,7 @@ def vllm_command(workspace: Workspace, directory: Path, flags: Sequence[str]) ->
         "--served-model-name": settings.model.name,
         "--host": settings.server.host,
         "--port": str(settings.server.port or _free_port(settings.server.host)),
-        **({} if settings.model.dtype == "checkpoint" else {"--dtype": settings.model.dtype}),
+        "--dtype": dtype,
     }
     words = [word for pair in ours.items() for word in pair]
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words, *flags]
