@@ -5,10 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
-from understudy.engine import BadRequest
-from understudy.engine.vllm.sharing import NotTeachable, check_setup
+from understudy.engine import BadRequest, write_miniature
+from understudy.engine.vllm.sharing import NotTeachable, check_setup, share_model
 from understudy.engine.vllm.tapping import wanted_steering
+from understudy.weights import WeightsMismatch, find_mappings
 
 
 def worker(directory: Path, **change: Any) -> Any:
@@ -50,3 +53,33 @@ def test_steering_is_text() -> None:
     for wrong in (3, [1.5], {"calm": 1}):
         with pytest.raises(BadRequest, match="expected texts"):
             wanted_steering({"steer": wrong})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Any:
+    """A model whose parameters have the checkpoint's names, as vLLM's have where it fuses nothing."""
+    return AutoModelForCausalLM.from_pretrained(write_miniature(tmp_path / "m", "llama"))
+
+
+def test_what_was_loaded_is_shared_under_the_checkpoints_names(model: Any, tmp_path: Path) -> None:
+    shared = share_model(model, tmp_path / "m", "me")
+    assert shared.tensors.keys() == dict(model.named_parameters()).keys()
+    assert find_mappings(tmp_path / "m", "me") == [shared.manifest]
+    assert find_mappings(tmp_path / "m", "somebody else") == []
+    shared.close()
+
+
+def test_values_that_are_not_the_files_end_the_start_with_a_name(model: Any, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] += 1
+    with pytest.raises(
+        WeightsMismatch, match=r"expected model\.layers\.1\.mlp\.up_proj\.weight to be in vLLM"
+    ):
+        share_model(model, tmp_path / "m", "me")
+    assert find_mappings(tmp_path / "m") == []
+
+
+def test_a_weight_that_was_given_up_ends_the_start_with_its_name(model: Any, tmp_path: Path) -> None:
+    model.model.layers[0].self_attn.o_proj.weight = torch.nn.Parameter(torch.empty(0))
+    with pytest.raises(WeightsMismatch, match=r"vLLM gave up those of model\.layers\.0\.self_attn\.o_proj"):
+        share_model(model, tmp_path / "m", "me")

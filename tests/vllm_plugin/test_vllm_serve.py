@@ -1,14 +1,15 @@
-"""`understudy serve --engine vllm`: the real vLLM, with the official client, taught and killed."""
+"""The real vLLM, by `vllm serve` and by `understudy serve`: with the official client, taught and killed."""
 
 import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from understudy.lessons import ChatMessage, Lesson, Source
 from understudy.pocket import new_workspace
+from understudy.server.vllm_launch import vllm_environment
 from understudy.weights import find_mappings, read_commits, verify_history
 from understudy.workspace import Workspace
 
@@ -96,13 +98,30 @@ class Served:
         return found
 
 
-def start(workspace: Workspace, key: str | None = None) -> Served:
+def start(workspace: Workspace) -> Served:
+    """By `understudy serve`."""
     command = [sys.executable, "-m", "understudy", "serve", "--engine", "vllm", "--port", "0", *FLAGS]
-    command += [] if key is None else ["--api-key", key]
+    return launch(workspace, command, os.environ)
+
+
+def start_plainly(workspace: Workspace, key: str) -> Served:
+    """By `vllm serve`, as one who knows vLLM would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    program = Path(sys.executable).with_name("vllm")
+    command = [str(program), "serve", str(workspace.root / "model"), "--served-model-name", "understudy"]
+    command += ["--host", "127.0.0.1", "--port", port, "--api-key", key, *FLAGS]
+    return launch(workspace, command, vllm_environment(os.environ, workspace), key)
+
+
+def launch(
+    workspace: Workspace, command: Sequence[str], environment: Mapping[str, str], key: str | None = None
+) -> Served:
     before = workspace.server()  # of one that was killed, while its process is not reaped
     log = workspace.root / "vllm.log"
     with log.open("ab") as out:
-        process = subprocess.Popen(command, cwd=workspace.root, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=workspace.root, stdout=out, stderr=out, env=environment)
 
     def address() -> str | None:
         assert process.poll() is None, log.read_text()[-4000:]
@@ -139,7 +158,7 @@ def alive(pid: int) -> bool:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    running = start(new_workspace(tmp_path_factory.mktemp("vllm") / "w"), "sesame")
+    running = start_plainly(new_workspace(tmp_path_factory.mktemp("vllm") / "w"), "sesame")
     yield running
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(timeout=60) is not None

@@ -1,10 +1,11 @@
 """In vLLM's API server: readouts as the worker sends them, kept until their tokens are told."""
 
 import asyncio
-import logging
 import tempfile
-from collections.abc import Sequence
+import uuid
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -13,9 +14,9 @@ import zmq
 import zmq.asyncio
 
 from understudy.engine.errors import EngineClosed
-from understudy.engine.vllm.tapping import ReadoutRows
+from understudy.engine.request import Readout, ReadoutSpan
+from understudy.engine.vllm.tapping import KEY, ReadoutRows
 
-log = logging.getLogger(__name__)
 LATE_SECONDS = 30.0
 """How long a readout may come after its token."""
 
@@ -73,11 +74,48 @@ class ReadoutInbox:
 
     async def _read(self) -> None:
         while True:
-            parts: Sequence[bytes] = await self._socket.recv_multipart()
-            for sent in msgspec.msgpack.decode(parts[0], type=list[ReadoutRows]):
+            message: bytes = await self._socket.recv()
+            for sent in msgspec.msgpack.decode(message, type=list[ReadoutRows]):
                 rows = self._rows.get(sent.key)
                 if rows is not None:  # else of a client that left
                     values = np.frombuffer(sent.values, np.float32).reshape(self._shape)
                     rows.update(enumerate(values, start=sent.first))
                     if sent.key in self._awaited:
                         self._awaited[sent.key].set()
+
+
+class RowReadouts:
+    """The readouts of one row: asked for with its request, taken as its tokens come."""
+
+    def __init__(self, inbox: ReadoutInbox, prompt_tokens: int, span: ReadoutSpan) -> None:
+        self._inbox = inbox
+        self._key = uuid.uuid4().hex
+        self._last = prompt_tokens - 1  # where the first token of the answer is chosen
+        self._span = span
+        self._told = 0
+
+    @property
+    def extra_arguments(self) -> dict[str, Any]:
+        """What tells the worker."""
+        return {KEY: [self._key, 0 if self._span == "all" else self._last]}
+
+    async def take(self, tokens: int) -> tuple[Readout, Readout]:
+        """Those of the next tokens of the answer; the first time, of the prompt's too if they were asked for.
+
+        Raises EngineClosed when they do not come.
+        """
+        whole = self._span == "all" and self._told == 0 and tokens > 0
+        before = self._last if whole else 0
+        first = self._last + self._told - before
+        rows = await self._inbox.take(self._key, first, before + tokens)
+        self._told += tokens
+        return rows[before:], rows[: before + 1] if whole else ()
+
+    def __enter__(self) -> Self:
+        self._inbox.expect(self._key)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inbox.forget(self._key)

@@ -2,8 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -19,14 +19,13 @@ from understudy.engine.request import (
     FinishReason,
     GenerationRequest,
     GenerationStep,
-    Readout,
     Score,
     ScoreRequest,
     TokenLogprob,
     WeightState,
 )
-from understudy.engine.vllm.inbox import ReadoutInbox
-from understudy.engine.vllm.tapping import KEY, directions_of_workspace
+from understudy.engine.vllm.inbox import ReadoutInbox, RowReadouts
+from understudy.engine.vllm.tapping import directions_of_workspace
 from understudy.weights import SharedWeights
 
 T = TypeVar("T")
@@ -144,28 +143,39 @@ class VllmEngine:
     async def _answer(
         self, stream: Stream[Steps], row: int, prompt: Sequence[int], request: GenerationRequest
     ) -> None:
-        params = self._sampling_params(request, row, len(prompt))
-        async with self._readouts(request, prompt, params) as read:
-            async for made in self._generate(prompt, params):
+        with self._readouts(request, len(prompt)) as readouts:
+            async for made in self._generate(prompt, self._sampling_params(request, row, prompt, readouts)):
                 [delta] = made.outputs
                 _check_finish(delta.finish_reason)
                 logprobs = tuple(
                     _token_logprob(token, found, request.sampling.logprobs or 0)
                     for token, found in zip(delta.token_ids, delta.logprobs or (), strict=False)
                 )
-                readout, of_prompt = await read(len(delta.token_ids))
+                read, read_of_prompt = await readouts.take(len(delta.token_ids)) if readouts else ((), ())
                 reason = _finish_reason(delta.finish_reason)
                 step = GenerationStep(
-                    row, delta.text, tuple(delta.token_ids), logprobs, reason, readout, of_prompt
+                    row, delta.text, tuple(delta.token_ids), logprobs, reason, read, read_of_prompt
                 )
                 stream.put((step,))
 
-    def _sampling_params(self, request: GenerationRequest, row: int, prompt_tokens: int) -> Any:
+    def _readouts(
+        self, request: GenerationRequest, prompt_tokens: int
+    ) -> AbstractContextManager[RowReadouts | None]:
+        if request.readout is None or self._inbox is None:
+            return nullcontext()
+        return RowReadouts(self._inbox, prompt_tokens, request.readout)
+
+    def _sampling_params(
+        self, request: GenerationRequest, row: int, prompt: Sequence[int], readouts: RowReadouts | None
+    ) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         sampling = request.sampling
-        room = self.context_length - prompt_tokens
+        room = self.context_length - len(prompt)
+        extra: dict[str, Any] = {} if readouts is None else readouts.extra_arguments
+        if request.steering:
+            extra["steer"] = [str(steer) for steer in request.steering]
         return SamplingParams(
             max_tokens=min(sampling.max_tokens or room, room),
             temperature=sampling.temperature,
@@ -176,41 +186,10 @@ class VllmEngine:
             logprobs=sampling.logprobs,
             ignore_eos=sampling.ignore_eos,
             output_kind=RequestOutputKind.FINAL_ONLY if request.at_once else RequestOutputKind.DELTA,
-            extra_args={"steer": [str(steer) for steer in request.steering]} if request.steering else None,
+            extra_args=extra or None,
+            # Positions that come from the cache are not computed, so nothing could be read there.
+            skip_reading_prefix_cache=True if readouts else None,
         )
-
-    @asynccontextmanager
-    async def _readouts(
-        self, request: GenerationRequest, prompt: Sequence[int], params: Any
-    ) -> AsyncIterator[Callable[[int], Awaitable[tuple[Readout, Readout]]]]:
-        """Asks for the readouts of one row; what it yields takes those of the next tokens, and once the
-        prompt's.
-        """
-        if request.readout is None or self._inbox is None:
-
-            async def nothing(tokens: int) -> tuple[Readout, Readout]:
-                return (), ()
-
-            yield nothing
-            return
-        inbox, key, told = self._inbox, uuid.uuid4().hex, 0
-        last = len(prompt) - 1  # where the first token of the answer is chosen
-        wanted = [key, 0 if request.readout == "all" else last]
-        params.extra_args = {**(params.extra_args or {}), KEY: wanted}
-        params.skip_reading_prefix_cache = True  # positions that come from the cache are not computed
-
-        async def take(tokens: int) -> tuple[Readout, Readout]:
-            nonlocal told
-            whole = request.readout == "all" and told == 0 and tokens > 0
-            rows = await inbox.take(key, 0 if whole else last + told, tokens + (last if whole else 0))
-            told += tokens
-            return (rows[last:], rows[: last + 1]) if whole else (rows, ())
-
-        inbox.expect(key)
-        try:
-            yield take
-        finally:
-            inbox.forget(key)
 
     async def _score(self, stream: Stream[tuple[int, Score]], number: int, sequence: ScoreRequest) -> None:
         from vllm import SamplingParams
