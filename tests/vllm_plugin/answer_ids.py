@@ -1,7 +1,7 @@
 """A program: vLLM in one process, with the plugin. It reads JSON lines and answers each with one.
 
 `python answer_ids.py MODEL DTYPE [--compiled]` says `{"manifest": ...}` first. `{"ids": [[...], ...]}` asks
-for the log-probability of each token but the first of each sequence.
+for the log-probability of each token but the first of each sequence; with `"steer": [...]`, steered.
 """
 
 import json
@@ -29,7 +29,8 @@ def main() -> None:
         asked = json.loads(line)
         llm.reset_prefix_cache()  # what it holds was computed with other weights
         prompts = [{"prompt_token_ids": ids} for ids in asked["ids"]]
-        sampling = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0)
+        extra = {"steer": asked["steer"]} if "steer" in asked else None
+        sampling = SamplingParams(max_tokens=1, prompt_logprobs=0, temperature=0.0, extra_args=extra)
         found = [
             [each[token].logprob for token, each in zip(ids[1:], made.prompt_logprobs[1:], strict=True)]
             for ids, made in zip(asked["ids"], llm.generate(prompts, sampling, use_tqdm=False), strict=True)

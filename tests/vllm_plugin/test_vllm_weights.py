@@ -3,10 +3,12 @@
 import asyncio
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from understudy.engine import encode_text, load_tokenizer, write_miniature
+from understudy.engine import Directions, ReadoutManifest, encode_text, load_tokenizer, write_miniature
 from understudy.lessons import Example
 from understudy.pocket import checkpoint_directory
 from understudy.training import RunSession, TrainerHandle
@@ -45,12 +47,7 @@ class Served:
     ids: list[list[int]]
 
     def ask(self, **what: object) -> Any:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(what) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer, "vLLM ended"
-        return json.loads(answer)
+        return ask(self.process, **what)
 
     def logprobs(self) -> torch.Tensor:
         return torch.tensor([value for row in self.ask(ids=self.ids) for value in row])
@@ -61,6 +58,39 @@ class Served:
             for name, parameter in self.reference.named_parameters():
                 parameter.copy_(self.shared.tensors[name])
         return reference_logprobs(self.reference, self.ids)
+
+
+def ask(process: "subprocess.Popen[str]", **what: object) -> Any:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps(what) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    assert answer, "vLLM ended"
+    return json.loads(answer)
+
+
+@contextmanager
+def answering(
+    directory: Path, dtype: str, *, compiled: bool, readout: Path | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """vLLM with the plugin, and the manifest of its mapping."""
+    command = [sys.executable, str(PROGRAM), str(directory), dtype, *(["--compiled"] if compiled else [])]
+    environment = {**os.environ, **({"UNDERSTUDY_MODEL__READOUT": str(readout)} if readout else {})}
+    file = directory.parent / "vllm.log"
+    with (
+        file.open("w") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+        first = process.stdout.readline()
+        assert first, file.read_text()[-4000:]
+        manifest = Path(json.loads(first)["manifest"])
+        yield process, manifest
+        process.stdin.close()
+        assert process.wait(timeout=60) == 0
+        assert not manifest.exists(), "it leaves nothing in shared memory"
 
 
 def size(difference: torch.Tensor) -> float:
@@ -85,26 +115,12 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         shutil.copytree(checkpoint_directory(), directory)
     else:
         write_miniature(directory, kind, head_size=32)
-    command = [sys.executable, str(PROGRAM), str(directory), KINDS[kind]]
-    with (directory.parent / "vllm.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, *(["--compiled"] if mode == "compiled" else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-    assert process.stdin is not None and process.stdout is not None
-    first = process.stdout.readline()
-    assert first, (directory.parent / "vllm.log").read_text()[-4000:]
-    shared = SharedWeights.attach(Path(json.loads(first)["manifest"]))
-    reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    tokenizer = load_tokenizer(directory)
-    ids = [encode_text(tokenizer, text) for text in TEXTS]
-    yield Served(process, directory, shared, reference, KINDS[kind], [list(row) for row in ids])
-    process.stdin.close()
-    assert process.wait(timeout=60) == 0
-    assert not shared.manifest.exists(), "it leaves nothing in shared memory"
+    with answering(directory, KINDS[kind], compiled=mode == "compiled") as (process, manifest):
+        shared = SharedWeights.attach(manifest)
+        reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+        tokenizer = load_tokenizer(directory)
+        ids = [list(encode_text(tokenizer, text)) for text in TEXTS]
+        yield Served(process, directory, shared, reference, KINDS[kind], ids)
 
 
 def test_every_tensor_is_mapped_and_answers_agree_with_transformers(served: Served) -> None:
@@ -157,3 +173,16 @@ def test_what_the_trainer_teaches_is_served_and_synced(served: Served) -> None:
     assert [made.id for made in read_commits(served.directory)] == [commit] and served.shared.commit == commit
     fresh = AutoModelForCausalLM.from_pretrained(served.directory, dtype=torch.float32)
     assert size(after - reference_logprobs(fresh, served.ids)) <= NOISE[served.dtype]
+
+
+def test_directions_that_come_later_are_in_graphs_compiled_before(tmp_path: Path) -> None:
+    directory = write_miniature(tmp_path / "model", "qwen3", head_size=32)
+    manifest = ReadoutManifest(concepts=["calm"], layers=[0], hidden_size=32, dtype="float32")
+    Directions(manifest, {0: torch.ones(1, 32)}).save(tmp_path / "directions")
+    ids = [[70, 71, 72, 73, 74, 75]]
+    with answering(directory, "float32", compiled=True) as (process, _):
+        [without] = ask(process, ids=ids)
+    with answering(directory, "float32", compiled=True, readout=tmp_path / "directions") as (process, _):
+        [plain], [steered] = ask(process, ids=ids), ask(process, ids=ids, steer=["calm=3"])
+    assert plain == pytest.approx(without, abs=1e-5)
+    assert steered != pytest.approx(without, abs=0.1)
