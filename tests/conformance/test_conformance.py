@@ -399,3 +399,11 @@ def test_extra_arguments_that_mean_nothing_are_refused(
             extra_body={"vllm_xargs": extra},
         )
     assert served.client.completions.create(model="understudy", prompt=[70], max_tokens=1).choices
+
+
+@pytest.mark.skipif(ENGINE != "vllm", reason="what passes our checks by vLLM's own routes")
+@pytest.mark.parametrize("extra", [{"understudy_readout": "x"}, {"understudy_readout": [1, 2]}])
+def test_what_is_not_for_clients_ends_their_request_alone(served: Served, extra: dict[str, Any]) -> None:
+    body = {"model": "understudy", "prompt": [70, 71], "max_tokens": 1, "vllm_xargs": extra}
+    assert not served.ask("POST", "/v1/completions", body).is_success
+    assert served.client.completions.create(model="understudy", prompt=[70], max_tokens=1).choices

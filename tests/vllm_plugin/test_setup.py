@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from understudy.engine import BadRequest, write_miniature
 from understudy.engine.vllm.sharing import NotTeachable, check_setup, share_model
-from understudy.engine.vllm.tapping import wanted_steering
+from understudy.engine.vllm.tapping import KEY, wanted_readout, wanted_steering
 from understudy.weights import WeightsMismatch, find_mappings
 
 
@@ -53,6 +53,14 @@ def test_steering_is_text() -> None:
     for wrong in (3, [1.5], {"calm": 1}):
         with pytest.raises(BadRequest, match="expected texts"):
             wanted_steering({"steer": wrong})
+
+
+def test_what_our_engine_alone_asks_for_is_checked_too() -> None:
+    assert wanted_readout({KEY: ["k", 3]}) == ("k", 3)
+    assert wanted_readout({"steer": "calm=1"}) is None
+    for wrong in ("k", ["k"], [3, "k"], ["k", -1], {"k": 3}):
+        with pytest.raises(BadRequest, match="expected a key and a position"):
+            wanted_readout({KEY: wrong})
 
 
 @pytest.fixture

@@ -158,7 +158,7 @@ def current_prefix(config: Any, request: Any) -> str:
     steering that cannot be done.
     """
     shared = _shared(config)
-    steering = _check_steering(request)
+    steering = _check_extra(request)
     return f"{shared.commit} {shared.step} {shared.served} {' '.join(steering)}"
 
 
@@ -172,9 +172,11 @@ def _shared(config: Any) -> SharedWeights:
     return _of_this_process[-1]
 
 
-def _check_steering(request: Any) -> tuple[str, ...]:
-    """As it was sent. An error here is this request's; in the worker it would be everybody's."""
-    texts = tapping.wanted_steering(getattr(request.sampling_params, "extra_args", None))
+def _check_extra(request: Any) -> tuple[str, ...]:
+    """The steering as it was sent. An error here is this request's; in the worker it would be everybody's."""
+    extra = getattr(request.sampling_params, "extra_args", None)
+    texts = tapping.wanted_steering(extra)
+    tapping.wanted_readout(extra)
     if texts:
         directions = _directions()
         if directions is None:

@@ -61,6 +61,17 @@ def wanted_steering(extra: Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(listed)
 
 
+def wanted_readout(extra: Mapping[str, Any] | None) -> tuple[str, int] | None:
+    """Under which key readouts are wanted, and from which position. Raises BadRequest for anything else."""
+    given = (extra or {}).get(KEY)
+    if given is None:
+        return None
+    match given:
+        case [str(key), int(first)] if first >= 0:
+            return key, first
+    raise BadRequest(f"{KEY}: expected a key and a position, got {given!r}: ask with `readout`")
+
+
 class _Steered(NamedTuple):
     """The rows of one request, and what is added to them behind each layer."""
 
@@ -87,7 +98,12 @@ class _Pass:
         """[rows, c] of each layer so far."""
 
     def add(
-        self, start: int, end: int, position: int, added_h: Mapping[int, torch.Tensor], wanted: Any
+        self,
+        start: int,
+        end: int,
+        position: int,
+        added_h: Mapping[int, torch.Tensor],
+        wanted: tuple[str, int] | None,
     ) -> None:
         """A request whose rows are [start, end), the first of them at `position`."""
         if added_h:
@@ -162,7 +178,8 @@ class StreamTap:
             if extra and (KEY in extra or "steer" in extra):
                 start, end = self._runner.query_start_loc.np[place : place + 2].tolist()
                 position = int(batch.num_computed_tokens_cpu[place])
-                found.add(start, end, position, self._steering(wanted_steering(extra)), extra.get(KEY))
+                added = self._steering(wanted_steering(extra))
+                found.add(start, end, position, added, wanted_readout(extra))
         return found
 
     def _resolve(self, texts: tuple[str, ...]) -> dict[int, torch.Tensor]:
