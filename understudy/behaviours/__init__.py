@@ -11,19 +11,33 @@ from understudy.behaviours.sequential import (
     Requirement,
     decide,
 )
+from understudy.behaviours.specification import (
+    InvalidInvariant,
+    Invariant,
+    RuleJudge,
+    read_invariant,
+    read_invariants,
+    split_of,
+)
 
 __all__ = [
     "Behaviour",
     "BettingInterval",
     "Decision",
+    "InvalidInvariant",
+    "Invariant",
     "Judge",
     "JudgeError",
     "LikelihoodRatio",
     "Measurement",
     "Rate",
     "Requirement",
+    "RuleJudge",
     "Scenario",
     "Split",
     "decide",
     "measure",
+    "read_invariant",
+    "read_invariants",
+    "split_of",
 ]
