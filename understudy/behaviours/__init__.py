@@ -19,6 +19,7 @@ from understudy.behaviours.specification import (
     read_invariants,
     split_of,
 )
+from understudy.behaviours.verdicts import Looked, NoAnswer, Verdict, check
 
 __all__ = [
     "Behaviour",
@@ -29,12 +30,16 @@ __all__ = [
     "Judge",
     "JudgeError",
     "LikelihoodRatio",
+    "Looked",
     "Measurement",
+    "NoAnswer",
     "Rate",
     "Requirement",
     "RuleJudge",
     "Scenario",
     "Split",
+    "Verdict",
+    "check",
     "decide",
     "measure",
     "read_invariant",
