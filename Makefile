@@ -73,6 +73,7 @@ bench-vllm: $(VENV_VLLM)/installed ## what the plugin costs vLLM
 	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py
 	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py --dtype float32
 	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py --compiled
+	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py --family qwen3_5
 
 pocket: $(VENV)/installed ## rebuild the pocket model from nothing
 	$(BIN)/python -m understudy.pocket.build --out build/pocket

@@ -8,17 +8,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import pytest
 import torch
 from openai import BadRequestError, OpenAI
 from transformers import AutoModelForCausalLM
+from waiting import eventually
 
 from understudy.engine import Directions, ReadoutManifest, write_miniature
 from understudy.pocket import checkpoint_directory
@@ -34,15 +34,6 @@ FLAGS = {"qwen3": ["--enforce-eager"], "pocket": []}
 CONCEPTS = ("calm", "curious", "proud")
 CHAT = [{"role": "user", "content": "Please put the red cup on the table."}]
 SMALL = {"context_ids": [70, 71], "continuation_ids": [5, 6]}
-Found = TypeVar("Found")
-
-
-def eventually(look: Callable[[], Found | None], seconds: float = 240.0) -> Found:
-    deadline = time.monotonic() + seconds
-    while (found := look()) is None:
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-    return found
 
 
 @dataclass

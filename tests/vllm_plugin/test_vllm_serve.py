@@ -8,16 +8,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx2
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from waiting import eventually
 
 from understudy.lessons import ChatMessage, Lesson, Source
 from understudy.pocket import new_workspace
@@ -39,15 +39,6 @@ vllm_launch.vllm_environment = lambda *given: {**named(*given), "VLLM_PLUGINS": 
 main()
 """
 """A vLLM that has nothing of Understudy in it."""
-Found = TypeVar("Found")
-
-
-def eventually(look: Callable[[], Found | None], seconds: float = 120.0) -> Found:
-    deadline = time.monotonic() + seconds
-    while (found := look()) is None:
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
-    return found
 
 
 @dataclass

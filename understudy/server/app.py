@@ -147,14 +147,11 @@ async def show_model(request: Request) -> Response:
 
 async def show_readout_manifest(request: Request) -> Response:
     """The concepts and layers that answers can carry readouts of; 404 when no directions are loaded."""
+    from understudy.engine import NoDirections
+
     engine: Engine = request.app.state.engine
     if engine.directions is None:
-        raise ApiError(
-            404,
-            "expected directions to read by, this server has loaded none: name their folder with `readout` "
-            "under [model] in understudy.toml",
-            code="no_readout",
-        )
+        raise ApiError(404, str(NoDirections()), code="no_readout")
     return json_response(engine.directions.manifest)
 
 

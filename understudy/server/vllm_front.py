@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PREFIX = "/understudy"
 """Where all of the workspace's routes are found, those too that vLLM has of its own (/openapi.json)."""
 COMPLETIONS = frozenset({"/v1/chat/completions", "/v1/completions"})
+_READING = READING_POSTS | {"/v1/readout/manifest"}
+"""What a key of vLLM's opens of the workspace's routes: what vLLM guards by path, and its likes."""
 
 
 class _Extra(msgspec.Struct):
@@ -100,7 +102,7 @@ class KeyMiddleware:
         self._app, self._keys, self._token = app, tuple(keys), token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._keys and route_path(scope) in READING_POSTS:
+        if scope["type"] == "http" and self._keys and route_path(scope) in _READING:
             given = bearer(Headers(scope=scope))
             known = [hmac.compare_digest(given.encode(), key.encode()) for key in (*self._keys, self._token)]
             if not any(known):

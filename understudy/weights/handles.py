@@ -6,6 +6,7 @@ shared memory). The handles go through a Unix socket in the mapping's private fo
 the user that the engine runs as.
 """
 
+import logging
 import os
 import socket
 import struct
@@ -19,6 +20,7 @@ import torch
 
 from understudy.weights.errors import MappingBroken, WeightsMismatch
 
+log = logging.getLogger(__name__)
 SOCKET = "handles.sock"
 _CREDENTIALS = struct.Struct("3i")
 """pid, uid, gid: `struct ucred`, see unix(7)."""
@@ -78,9 +80,15 @@ class HandleServer:
             except OSError:
                 return  # closed
             with connection:
-                if _peer(connection) == os.getuid():
-                    told = msgspec.msgpack.encode([export_storage(storage) for storage in self._storages])
-                    connection.sendall(_LENGTH.pack(len(told)) + told)
+                try:
+                    self._answer(connection)
+                except (OSError, WeightsMismatch):  # this one's: the next is answered all the same
+                    log.exception("another process asked for handles and got none")
+
+    def _answer(self, connection: socket.socket) -> None:
+        if _peer(connection) == os.getuid():
+            told = msgspec.msgpack.encode([export_storage(storage) for storage in self._storages])
+            connection.sendall(_LENGTH.pack(len(told)) + told)
 
 
 def receive_storages(directory: Path) -> list[torch.UntypedStorage]:
@@ -108,6 +116,9 @@ def _read(connection: socket.socket, size: int) -> bytes:
     while len(parts) < size:
         part = connection.recv(size - len(parts))
         if not part:
-            raise MappingBroken("expected handles of the engine's memory, it gave none: another user's?")
+            raise MappingBroken(
+                "expected handles of the engine's memory, it gave none: it is another user's, or its log "
+                "tells why"
+            )
         parts += part
     return bytes(parts)

@@ -211,9 +211,10 @@ class SharedWeights:
             module_name, _, leaf = name.rpartition(".")
             fresh = bound.setdefault(held[name], nn.Parameter(view, requires_grad=parameter.requires_grad))
             setattr(model.get_submodule(module_name), leaf, fresh)
+        device = next(iter(self.tensors.values())).device
         for module in model.modules():
             for name, buffer in module.named_buffers(recurse=False):
-                setattr(module, name, buffer.to(view.device))
+                setattr(module, name, buffer.to(device))
 
     def publish(self) -> None:
         """Bring the mirrors up to date, and begin a generation. Whoever wrote `tensors` calls this."""
