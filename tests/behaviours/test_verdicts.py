@@ -38,9 +38,11 @@ class Model:
     def __init__(self, **shares: float) -> None:
         self.shares = shares
         self.batches: list[int] = []
+        self.asked: list[str] = []
 
     def __call__(self, prompts: Sequence[Prompt]) -> list[str]:
         self.batches.append(len(prompts))
+        self.asked += [prompt[-1].content for prompt in prompts]
         return [self.say(prompt[-1].content) for prompt in prompts]
 
     def say(self, text: str) -> str:
@@ -72,11 +74,12 @@ def test_a_budget_that_is_too_small_leaves_it_open() -> None:
 
 
 def test_the_same_seed_asks_the_same() -> None:
-    model = Model(good=0.9)
-    first, again, other = (
-        check([invariant("good")], model, budget=60, seed=seed)[0].rate.successes for seed in (0, 0, 1)
-    )
-    assert first == again and isinstance(other, int)
+    asked = []
+    for seed in (0, 0, 1):
+        model = Model(good=0.83)
+        check([invariant("good")], model, budget=60, seed=seed)
+        asked.append(model.asked)
+    assert asked[0] == asked[1] != asked[2]
 
 
 def test_a_prompt_of_two_invariants_is_asked_once() -> None:
@@ -89,9 +92,9 @@ def test_a_prompt_of_two_invariants_is_asked_once() -> None:
         judge=RuleJudge(reject=["^yes"]),
         scenarios=one.scenarios,
     )
-    model = Model(good=1.0)
-    check([one, other], model, budget=40)
-    assert sum(model.batches) <= 80 and max(model.batches) <= 32
+    model = Model(good=0.83)
+    found = check([one, other], model, budget=40)
+    assert len(model.asked) == len(set(model.asked)) < sum(verdict.rate.n for verdict in found)
 
 
 @pytest.mark.parametrize("answers", [["", "yes"], ["yes"], ["  \n", "yes"]])

@@ -100,13 +100,15 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         found = workspace.server()
         return None if found is None else found.url
 
-    url = eventually(address)
-    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        running = Served(workspace, url, dtype, directions, client)
-        eventually(lambda: running.call("GET", "/train/status")["trainer"]["alive"] or None)
-        yield running
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) is not None
+    try:
+        url = eventually(address)
+        with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            running = Served(workspace, url, dtype, directions, client)
+            eventually(lambda: running.call("GET", "/train/status")["trainer"]["alive"] or None)
+            yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
     assert find_mappings(running.directory) == [], "it leaves nothing in shared memory"
 
 

@@ -9,7 +9,9 @@ from understudy.behaviours.rates import Rate
 from understudy.behaviours.scenarios import Scenario, Split
 from understudy.behaviours.sequential import BettingInterval, Decision, LikelihoodRatio, decide
 from understudy.behaviours.specification import Invariant
+from understudy.lessons import ChatMessage
 
+Prompt = tuple[ChatMessage, ...]
 BATCH = 16
 """Scenarios of each undecided invariant that are asked together."""
 SHOWN_FAILURES = 5
@@ -77,12 +79,12 @@ def check(
     """
     cases = [_open(invariant, split, budget, seed) for invariant in invariants]
     decisions: list[Decision] = ["undecided"] * len(cases)
-    asked = 0
+    asked, known = 0, dict[Prompt, str]()
     while going := [case for case, said in zip(cases, decisions, strict=True) if _goes_on(case, said)]:
         batch = [(case, case.waiting.pop()) for case in going for _ in range(min(BATCH, len(case.waiting)))]
-        answers = _ask(answer, [scenario for _, scenario in batch])
+        known |= _ask(answer, [scenario.prompt for _, scenario in batch if scenario.prompt not in known])
         for case, scenario in batch:
-            case.judge(scenario, answers[scenario])
+            case.judge(scenario, known[scenario.prompt])
         asked += len(batch)
         found = decide([case.test for case in cases])
         # What was said stays said: its evidence does not grow any more, its share of the error is spent.
@@ -112,17 +114,17 @@ def _goes_on(case: _Case, said: Decision) -> bool:
     return said == "undecided" and bool(case.waiting)
 
 
-def _ask(answer: Answer, scenarios: Sequence[Scenario]) -> dict[Scenario, str]:
-    """The answer to each scenario; invariants may share prompts, and each is asked once."""
-    prompts = list(dict.fromkeys(scenario.prompt for scenario in scenarios))
-    answers = list(answer(prompts))
+def _ask(answer: Answer, wanted: Sequence[Prompt]) -> dict[Prompt, str]:
+    """The answer to each prompt; invariants may share prompts, and each is asked once."""
+    prompts = list(dict.fromkeys(wanted))
+    answers = list(answer(prompts)) if prompts else []
     if len(answers) != len(prompts):
         raise NoAnswer(f"expected answers to {len(prompts)} scenarios, got {len(answers)}")
     said = dict(zip(prompts, answers, strict=True))
     for prompt, text in said.items():
         if not text.strip():
             raise NoAnswer(f"expected an answer to {prompt[-1].content!r}, got an empty one")
-    return {scenario: said[scenario.prompt] for scenario in scenarios}
+    return said
 
 
 def _verdict(case: _Case, said: Decision) -> Verdict:
