@@ -104,26 +104,6 @@ def test_a_judge_that_errs_changes_the_marks_not_the_promise(rate: float) -> Non
     assert judge.corrected(judge.observed(rate)) == pytest.approx(rate)
 
 
-@pytest.mark.parametrize("rates", [[0.75] * 10, [0.9] * 10, [0.75] * 5 + [0.97] * 5])
-def test_over_ten_behaviours_any_error_is_as_rare(rates: list[float]) -> None:
-    draw = np.random.default_rng(4)
-    runs, looks = 400, range(20, BUDGET + 1, 20)
-    false_holds = false_violated = 0
-    for _ in range(runs):
-        tests = [LikelihoodRatio(REQUIREMENT) for _ in rates]
-        said: dict[int, Decision] = {}
-        samples = draw.random((BUDGET, len(rates))) < np.array(rates)
-        for sample, row in enumerate(samples, start=1):
-            for place, test in enumerate(tests):
-                if place not in said:
-                    test.add(bool(row[place]))
-            if sample in looks:
-                said |= {n: one for n, one in enumerate(decide(tests)) if one != "undecided"}
-        false_holds += any(one == "holds" and rates[n] <= 0.75 for n, one in said.items())
-        false_violated += any(one == "violated" and rates[n] >= 0.9 for n, one in said.items())
-    assert at_most(false_holds, runs, 0.05) and at_most(false_violated, runs, 0.05)
-
-
 def test_holm_is_what_is_written_in_the_paper() -> None:
     def with_p(value: float) -> LikelihoodRatio:
         test = LikelihoodRatio(REQUIREMENT)
@@ -173,6 +153,18 @@ def test_what_cannot_be_told_is_refused() -> None:
         REQUIREMENT.seen_through(JudgeError(sensitivity=0.4, specificity=0.6))
     with pytest.raises(ValueError, match="between 0 and 1"):
         BettingInterval().add(1.5)
+    with pytest.raises(ValueError, match="sensitivity: expected a probability"):
+        JudgeError(sensitivity=1.05, specificity=0.95)
+
+
+@pytest.mark.parametrize("sensitivity", [0.05, 0.07, 0.5, 0.93])
+def test_a_judge_that_guesses_is_refused_however_its_rates_are_rounded(sensitivity: float) -> None:
+    guesses = JudgeError(sensitivity, 1.0 - sensitivity)
+    for required in (0.1, 0.5, 0.75, 0.8, 0.95):
+        with pytest.raises(ValueError, match="expected a judge that says yes more often"):
+            Requirement(required, 0.0).seen_through(guesses)
+    with pytest.raises(ValueError, match="expected a judge that says yes more often"):
+        guesses.corrected(0.5)
 
 
 def test_marks_at_the_ends_decide_at_once() -> None:

@@ -46,12 +46,8 @@ class Requirement:
 
         Raises ValueError when the judge cannot tell the two rates apart.
         """
+        judge.must_tell()
         required, indifferent = judge.observed(self.required), judge.observed(self.indifferent)
-        if required <= indifferent:
-            raise ValueError(
-                f"expected a judge that says yes more often where the behaviour shows, got one that says it "
-                f"{judge.sensitivity:.2f} of the time there and {1 - judge.specificity:.2f} elsewhere"
-            )
         return Requirement(required, indifferent, self.alpha, self.beta)
 
 
@@ -62,12 +58,29 @@ class JudgeError:
     sensitivity: float = 1.0
     specificity: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name, value in (("sensitivity", self.sensitivity), ("specificity", self.specificity)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name}: expected a probability between 0 and 1, got {value}")
+
+    def must_tell(self) -> None:
+        """Raises ValueError when it says yes no more often where the behaviour shows than elsewhere."""
+        if self.sensitivity + self.specificity <= 1.0:
+            raise ValueError(
+                f"expected a judge that says yes more often where the behaviour shows, got one that says it "
+                f"{self.sensitivity:.2f} of the time there and {1 - self.specificity:.2f} elsewhere"
+            )
+
     def observed(self, rate: float) -> float:
         """The rate of yes at a true rate (Rogan and Gladen 1978, eq. 1)."""
         return rate * self.sensitivity + (1.0 - rate) * (1.0 - self.specificity)
 
     def corrected(self, observed: float) -> float:
-        """The true rate at a rate of yes (Rogan and Gladen 1978, eq. 2), kept between 0 and 1."""
+        """The true rate at a rate of yes (Rogan and Gladen 1978, eq. 2), kept between 0 and 1.
+
+        Raises ValueError when the judge cannot tell where the behaviour shows.
+        """
+        self.must_tell()
         gain = self.sensitivity + self.specificity - 1.0
         return min(1.0, max(0.0, (observed - (1.0 - self.specificity)) / gain))
 
