@@ -68,6 +68,8 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/weight_history.py
 	$(BIN)/python benchmarks/merging.py
 	$(BIN)/python benchmarks/correction_latency.py
+	$(BIN)/python benchmarks/checking.py
+	$(BIN)/python benchmarks/sequential_tests.py
 
 bench-vllm: $(VENV_VLLM)/installed ## what the plugin costs vLLM
 	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py

@@ -70,6 +70,19 @@ class TrainingSettings(ApolloSettings):
     on_approval: bool = True  # train approved lessons at once; False: when `understudy train` says so
 
 
+class GateSettings(_Section):
+    """What is looked at after each session, and what follows from it (docs/behaviours.md)."""
+
+    enabled: bool = True
+    probes: Annotated[int, Field(ge=2)] = 24  # scenarios of each invariant that are scored, not answered
+    tolerance: Annotated[float, Field(ge=0)] = 0.05  # nats that a kept invariant's margin may fall unasked
+    max_kl: Annotated[float, Field(gt=0)] = 0.05  # nats per token; beyond it all kept invariants are asked
+    budget: Annotated[int, Field(ge=1)] = 100  # answers to scenarios of each invariant that is asked
+    undecided: Literal["ask", "keep", "revert"] = "ask"  # what becomes of a session that was not decided
+    contrast: Annotated[int, Field(ge=0)] = 32  # answers of each kept invariant that are rehearsed
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class WeightsSettings(_Section):
     """How the model directory follows the weights that are served."""
 
@@ -122,6 +135,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     participant: ParticipantSettings = ParticipantSettings()
     training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
     weights: WeightsSettings = WeightsSettings()
 
 

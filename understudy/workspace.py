@@ -2,7 +2,9 @@
 
 understudy.toml      settings                                  (in Git)
 conversations/*.md   threads                                   (in Git)
+notes/*.md           what is put before a conversation when the model answers (in Git)
 replay.jsonl         what is rehearsed while lessons are learned (in Git)
+behaviours/*.toml    what the model must and must not do       (in Git)
 model/               the model's directory, Hugging Face layout
 .understudy/         ledger, token, the running server's address, logs
 """
@@ -19,9 +21,13 @@ from typing import Any
 import msgspec
 import pygit2
 
+from understudy.behaviours import Invariant, Prompt, prompts_in, read_invariants
 from understudy.config import SETTINGS_FILE, ConfigError, Settings, load_settings
-from understudy.conversation import ConversationRepository, install_merge_driver
-from understudy.lessons import ChatMessage, Ledger
+from understudy.conversation import ConversationError, ConversationRepository, install_merge_driver
+from understudy.lessons import ChatMessage, Ledger, Note
+
+BEHAVIOURS = "behaviours"
+"""The folder of the invariants."""
 
 
 class WorkspaceError(ValueError):
@@ -51,11 +57,19 @@ class Workspace:
 
     @classmethod
     def create(
-        cls, root: Path, *, model: Path | str, copy_model: bool, replay: Sequence[Rehearsal], settings: str
+        cls,
+        root: Path,
+        *,
+        model: Path | str,
+        copy_model: bool,
+        replay: Sequence[Rehearsal],
+        settings: str,
+        behaviours: Path | None = None,
     ) -> "Workspace":
         """Make a workspace. `model` is copied in when `copy_model`, else named in the settings as it is.
 
-        `settings` is further TOML for the settings file. Raises WorkspaceError when there is one already.
+        `settings` is further TOML for the settings file, `behaviours` a folder of invariants to begin with.
+        Raises WorkspaceError when there is one already.
         """
         if (root / SETTINGS_FILE).exists():
             raise WorkspaceError(f"expected a new folder, {root} is a workspace already: nothing was changed")
@@ -70,7 +84,12 @@ class Workspace:
         with (root / "replay.jsonl").open("w") as stream:
             stream.writelines(msgspec.json.encode(line).decode() + "\n" for line in replay)
         (root / SETTINGS_FILE).write_text(f"[model]\npath = {json.dumps(path)}\n\n{settings}")
-        _commit(root, (SETTINGS_FILE, "replay.jsonl"))
+        first = [SETTINGS_FILE, "replay.jsonl"]
+        for file in sorted(behaviours.iterdir()) if behaviours is not None else ():
+            (root / BEHAVIOURS).mkdir(exist_ok=True)
+            shutil.copyfile(file, root / BEHAVIOURS / file.name)
+            first.append(f"{BEHAVIOURS}/{file.name}")
+        _commit(root, first)
         return cls.open(root)
 
     @classmethod
@@ -135,6 +154,42 @@ class Workspace:
                 raise ConfigError(f"{file}, line {number}: expected the last message to be the assistant's")
             found.append(rehearsal)
         return found
+
+    def invariants(self) -> tuple[Invariant, ...]:
+        """What the model must and must not do, by name; none without a folder `behaviours`.
+
+        Raises InvalidInvariant for a file that is none.
+        """
+        return read_invariants(self.root / BEHAVIOURS, self._prompts)
+
+    def _prompts(self, path: str) -> tuple[Prompt, ...]:
+        """What the model was asked at a path into the conversations: `talk.md`, or `talk.md#message`."""
+        name, _, message = path.partition("#")
+        file = name if name.startswith("conversations/") else f"conversations/{name}"
+        try:
+            conversation = self.repository.read(file)
+            return prompts_in(conversation, self.settings.model.name, message)
+        except (ConversationError, ValueError) as error:
+            raise ValueError(f"scenarios: {path}: {error}") from error
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """The notes in `notes/`, committed or not, by name; empty and hidden files are left out.
+
+        Raises ConfigError for a file that cannot be read, is not UTF-8, or leads out of the folder.
+        """
+        found = []
+        for file in sorted((self.root / "notes").glob("[!.]*.md"), key=lambda file: file.stem):
+            if file.resolve().parent != self.root.resolve() / "notes":
+                raise ConfigError(f"expected a note of the workspace's own, {file} leads out of its folder")
+            try:
+                file.stem.encode()
+                text = file.read_bytes().decode()
+            except (OSError, UnicodeError) as error:
+                raise ConfigError(f"expected a note in UTF-8 at {file}: {error}") from error
+            if text.strip():
+                found.append(Note(file.stem, text))
+        return tuple(found)
 
     # ------------------------------------------------------------------ the running server
 

@@ -15,7 +15,9 @@ COMMANDS = (
     *("init", "serve", "threads", "start", "reply", "edit", "say", "train", "finetune", "status", "demo"),
     *("study", "report", "pull", "push", "merge-driver"),
     *("show", "post", "move", "split", "delete", "rename", "merge", "search", "history", "export", "import"),
-    *("lessons list", "lessons show", "lessons approve", "lessons reject", "weights log", "weights restore"),
+    *("lessons list", "lessons show", "lessons approve", "lessons reject", "lessons lean"),
+    *("weights log", "weights restore", "dream"),
+    *(f"behaviours {verb}" for verb in ("list", "check", "certify", "decisions", "keep", "revert")),
     *(f"weights {verb}" for verb in ("commit", "show", "diff", "checkout", "revert", "verify", "gc")),
     *(f"weights {verb}" for verb in ("diagnose", "sync", "vector", "apply", "negate", "merge", "conflicts")),
 )

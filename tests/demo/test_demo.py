@@ -81,7 +81,7 @@ def test_the_conversation_keeps_its_bytes_and_every_step_its_record(findings: Fi
     conversation = workspace.repository.read("conversations/awkward.md")
     assert conversation.text.startswith(AWKWARD)
     assert [t.title for t in conversation.threads][-1] == "Direction 10"
-    trained = workspace.ledger.list("trained")
+    trained = workspace.ledger.learned()
     assert {e.weight_commit for e in trained} == {findings.session["commit"]}
     assert {e.lesson.chosen for e in trained} == {c.chosen for c in findings.corrections}
     assert {event.state_to for event in workspace.ledger.history(trained[0].id)} >= {"trained", "reverted"}

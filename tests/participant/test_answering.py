@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from understudy.conversation import ConversationRepository, UnknownMessage, parse
-from understudy.lessons import ChatMessage, moves
+from understudy.lessons import ChatMessage, Note, moves
 from understudy.participant import Answer, EmptyAnswer, NothingToAnswer, answer, due
 
 FILE = "conversations/talk.md"
@@ -130,3 +130,17 @@ def test_a_reply_to_the_model_waits_until_it_is_answered(repository: Conversatio
 def test_asking_whether_to_answer_never_fails(text: str) -> None:
     after = parse(f"### T\n\n- @a [2026-01-01T00:00:00Z]: {text}")
     assert isinstance(due(None, after, after, NAME), list)
+
+
+def test_notes_are_put_before_the_context_and_named_in_the_commit(repository: ConversationRepository) -> None:
+    notes = (Note("house", "The cat is called Mo."), Note("tea", "Mint only."))
+    root = repository.start(FILE, "Tea", "maya", "@understudy Which tea?").message
+    posted = answer(repository, FILE, root, NAME, echo, notes)
+    said = repository.read(FILE).message(posted.message).body
+    assert said.startswith("system:# house") and said.endswith("Mint only.|user:Which tea?")
+    trailers = repository.trailers(posted.commit)
+    assert trailers["Understudy-Weights"] == "abc123"
+    assert trailers["Understudy-Notes"] == ", ".join(f"{note.name} {note.digest}" for note in notes)
+    plain = answer(repository, FILE, root, NAME, echo)
+    assert "Understudy-Notes" not in repository.trailers(plain.commit)
+    assert repository.read(FILE).message(plain.message).body == "user:Which tea?"

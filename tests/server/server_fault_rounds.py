@@ -178,7 +178,7 @@ def check(stage: Stage, killed: Counter[Victim], base: dict[str, str]) -> dict[s
     """Everything that was acknowledged is there, once; the weights are those of the newest commit."""
     ledger, directory = stage.workspace.ledger, stage.workspace.root / "model"
     lessons = killed.total()
-    eventually(lambda: True if len(ledger.list("trained")) == lessons else None)
+    eventually(lambda: True if len(ledger.learned()) == lessons else None)
     for key in stage.acknowledged:
         ended = eventually(lambda key=key: _ended(stage, key))  # type: ignore[misc]
         assert ended["state"] == "finished", ended
@@ -190,7 +190,7 @@ def check(stage: Stage, killed: Counter[Victim], base: dict[str, str]) -> dict[s
     commits = read_commits(directory)
     assert not ledger.open_sessions()
     taught = Counter(lesson for commit in commits for lesson in commit.lessons)
-    assert taught == Counter(entry.id for entry in ledger.list("trained"))
+    assert taught == Counter(entry.id for entry in ledger.learned())
     sessions = Counter(commit.session for commit in commits)
     assert max(sessions.values()) == 1
     assert {s for s in sessions if s and s.startswith("key-")} == set(stage.acknowledged)

@@ -44,7 +44,8 @@ def said(server: Server, *words: str) -> list[str]:
 def test_a_file_of_lessons_is_taught_once_under_its_key(server: Server, file: str) -> None:
     words = ("finetune", file, "--wait", "--key", "file", "--as", "maya", "--lr", "1e-4", "--set", "rank=8")
     told = said(server, *words)
-    assert len(told) == 3 and told[0].startswith("loss ") and "2 steps" in told[2]
+    assert len(told) == 4 and told[0].startswith("loss ") and "2 steps" in told[2]
+    assert told[3].startswith("kept: ")
     [commit] = read_commits(server.workspace.root / "model")
     assert commit.id in told[2]
     assert (commit.author, commit.message) == ("maya", "Learn lessons.jsonl")

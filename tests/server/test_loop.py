@@ -67,7 +67,7 @@ def propose(workspace: Workspace, text: str = "Go with mint.") -> str:
 
 
 def trained(workspace: Workspace, count: int) -> list[str | None]:
-    entries = eventually(lambda: found if len(found := workspace.ledger.list("trained")) >= count else None)
+    entries = eventually(lambda: found if len(found := workspace.ledger.learned()) >= count else None)
     return [entry.weight_commit for entry in entries]
 
 
@@ -276,7 +276,7 @@ def test_a_killed_trainer_leaves_the_server_answering_and_the_ledger_true(worksp
         assert server.trainer() != victim
         assert len(commits(workspace)) == 1
         assert server.status()["weight_commit"] == commit
-        assert [e.state_to for e in workspace.ledger.history(lesson)][-1] == "trained"
+        assert [e.state_to for e in workspace.ledger.history(lesson)].count("trained") == 1
 
 
 def test_a_killed_server_finishes_the_open_session_when_it_is_back(workspace: Workspace) -> None:

@@ -34,7 +34,7 @@ def test_status_metrics_and_ledger_tell_what_happened(workspace: Workspace) -> N
     entry = ledger.propose(LESSON).entry
     ledger.approve(entry.id, "maya")
     with serving(workspace) as server:
-        eventually(lambda: ledger.list("trained") or None)
+        eventually(lambda: ledger.learned() or None)
         [learned] = read_commits(directory)
         held = ledger.get(entry.id)
         assert held.weight_commit == learned.id and held.trained_at is not None

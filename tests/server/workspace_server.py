@@ -20,7 +20,7 @@ from understudy.training import TrainerHandle
 from understudy.workspace import Rehearsal, Workspace
 
 Found = TypeVar("Found")
-SETTINGS = "[participant]\nmax_tokens = 8\n[training]\nlr = 1e-3\ngate = 0.0\n"
+SETTINGS = "[participant]\nmax_tokens = 8\n[gate]\nmax_kl = 1000\n[training]\nlr = 1e-3\ngate = 0.0\n"
 REPLAY = tuple(
     Rehearsal((ChatMessage("user", f"Say {word}."), ChatMessage("assistant", word)), kept)
     for word, kept in [("yes", True), ("no", False)]

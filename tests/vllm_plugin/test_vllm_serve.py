@@ -226,7 +226,7 @@ def test_lessons_are_learned_while_the_official_client_streams(served: Served) -
         )
         entry = ledger.propose(lesson).entry
         ledger.approve(entry.id, "maya")
-        eventually(lambda: ledger.list("trained") or None)
+        eventually(lambda: ledger.learned() or None)
         told = served.call("GET", "/train/status")
     finally:
         over.set()

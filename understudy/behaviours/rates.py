@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -30,6 +28,8 @@ class Rate:
         """The exact two-sided interval at `confidence`."""
         if self.n == 0:
             return (0.0, 1.0)
+        from scipy.stats import binomtest  # half a second, that commands which count nothing need not wait
+
         found = binomtest(self.successes, self.n).proportion_ci(confidence, method="exact")
         return (float(found.low), float(found.high))
 

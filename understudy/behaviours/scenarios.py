@@ -7,14 +7,25 @@ from typing import Literal
 from understudy.lessons import ChatMessage
 
 Split = Literal["train", "development", "test"]
+Prompt = tuple[ChatMessage, ...]
+"""What a model is asked: the messages before its answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One prompt of a behaviour. `target` is what its judge looks for: an object's name, an exact answer."""
+    """One prompt of a behaviour. `target` is what its judge looks for: an object's name, an exact answer.
 
-    prompt: tuple[ChatMessage, ...]
+    Without a prompt the target is a document, which can be scored and not answered. Scenarios of one
+    `group` are in the same split.
+    """
+
+    prompt: Prompt
     target: str = ""
+    group: str = ""
+
+    def fill(self, text: str) -> str:
+        """`text` with the target in place of `{target}`."""
+        return text.replace("{target}", self.target)
 
 
 Judge = Callable[[Scenario, str], bool]

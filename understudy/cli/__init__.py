@@ -54,7 +54,35 @@ for _name, _help in {
     "reject": "Refuse lessons: they will never be trained.",
 }.items():
     lessons.command(f"understudy.cli.lessons:{_name}_lessons", name=_name, help=_help)
+_help = "Find replies that lean on notes: which notes are of use, what could be learned without them."
+lessons.command("understudy.cli.leaning:lean_lessons", name="lean", help=_help)
 app.command(lessons)
+
+behaviours = App(name="behaviours", help="What the model must and must not do: list, check, certify.")
+for _name, (_file, _help) in {
+    "list": ("behaviours", "List the invariants: what is wanted, how it is judged, how many scenarios."),
+    "check": (
+        "behaviours",
+        "Ask the model until each invariant holds, is violated, or the budget is spent.\n\n"
+        "Exits with 1 when a kept invariant is violated, with 2 when something could not be done.",
+    ),
+    "certify": (
+        "certifying",
+        "Write down what was found of which weights, for others to find again.\n\n"
+        "With --verify, hold such a certificate against this workspace: exits with 1 unless all of it holds.",
+    ),
+}.items():
+    behaviours.command(f"understudy.cli.{_file}:{_name}_behaviours", name=_name, help=_help)
+for _name, (_verb, _help) in {
+    "decisions": (
+        "list_decisions",
+        "List what was decided about training sessions, by the gate and by people.",
+    ),
+    "keep": ("keep_session", "Keep a session about which the gate asks."),
+    "revert": ("revert_session", "Revert a session about which the gate asks."),
+}.items():
+    behaviours.command(f"understudy.cli.deciding:{_verb}", name=_name, help=_help)
+app.command(behaviours)
 
 weights = App(name="weights", help="The weights' history: commits, what moved, going back, the files.")
 for _file, _commands in {

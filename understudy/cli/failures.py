@@ -38,6 +38,20 @@ def _expected() -> tuple[type[Exception], ...]:
 
     found: list[type[Exception]] = [CommandError, ConfigError, WorkspaceError, ConversationError, LessonError]
     found += [EmptyAnswer, NothingToAnswer]
+    if "understudy.behaviours" in sys.modules:
+        from understudy.behaviours import (
+            InvalidCertificate,
+            InvalidInvariant,
+            JudgeFailed,
+            NoAnswer,
+            ScenarioTooLong,
+            SignatureFailed,
+            TooFewReplies,
+            VoiceFailed,
+        )
+
+        found += [TooFewReplies, VoiceFailed, InvalidInvariant, NoAnswer, ScenarioTooLong, JudgeFailed]
+        found += [InvalidCertificate, SignatureFailed]
     if "understudy.engine" in sys.modules:  # never load torch only to report an error
         from understudy.engine import EngineError
 

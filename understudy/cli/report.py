@@ -23,12 +23,14 @@ def report(
     SESSION_OR_COMMIT is a session's id or the beginning of a weight commit's. Only reads, so the server may
     be running.
     """
+    from understudy.lessons import Decisions
     from understudy.watching import read_session_report, write_session_report
     from understudy.workspace import Workspace
 
-    directory = Workspace.open(workspace).model_path
+    opened = Workspace.open(workspace)
+    directory = opened.model_path
     if not isinstance(directory, Path):
         raise CommandError(f"expected a model directory with a history, got {directory!r}")
-    found = read_session_report(directory, session_or_commit)
+    found = read_session_report(directory, session_or_commit, Decisions(opened.ledger.path))
     data, page = write_session_report(out or Path(f"report-{found.commit}"), found)
     print(f"{page}\n{data}")

@@ -22,7 +22,14 @@ def say(file: str, *, to: str, workspace: WorkspaceOption = Path()) -> None:
     opened = Workspace.open(workspace)
     name = opened.settings.model.name
     speak = _by_server if opened.server() is not None else _by_loading
-    posted = answer(opened.repository, conversation_file(file), to, name, lambda chat: speak(opened, chat))
+    posted = answer(
+        opened.repository,
+        conversation_file(file),
+        to,
+        name,
+        lambda chat: speak(opened, chat),
+        opened.notes,
+    )
     print(opened.repository.read(conversation_file(file)).message(posted.message).body)
 
 

@@ -35,7 +35,24 @@ def describe_session(result: Mapping[str, Any], *, dry_run: bool) -> str:
     stopped = f"; stopped: {result['stopped']}" if result.get("stopped") else ""
     again = f"{result['relearned']} of them for lessons learned before, " if result.get("relearned") else ""
     taken = f"{result['steps']} steps, {again}{result['tokens']} tokens, {result['seconds']:.2f} s"
-    return f"{taken}; {done}{stopped}"
+    return f"{taken}; {done}{stopped}{_describe_gate(result)}"
+
+
+_GATE_WORDS = {
+    "keep": "kept",
+    "revert": "reverted, the weights are as before it, to the bit",
+    "ask": "a person decides",
+}
+
+
+def _describe_gate(result: Mapping[str, Any]) -> str:
+    """What was decided about a session, on a line of its own."""
+    gate = result.get("gate")
+    if gate is None:
+        return ""
+    asked = gate["decision"] == "ask"
+    how = f" (understudy behaviours keep {result['session'][:12]}, or revert)" if asked else ""
+    return f"\n{_GATE_WORDS[gate['decision']]}: {gate['why']}{how}"
 
 
 def _parsed(setting: str) -> tuple[str, Any]:

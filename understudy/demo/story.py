@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -149,7 +150,7 @@ def learn(workspace: Workspace, client: Client) -> tuple[dict[str, object], Serv
     proposed = [entry.id for entry in ledger.list("proposed")]
     ledger.approve_together(proposed, PERSON)
     last = wait_for(
-        "the lessons to be trained", lambda: _ended(client, ledger.list("trained"), len(proposed))
+        "the lessons to be trained and judged", lambda: _ended(client, ledger.list("kept"), len(proposed))
     )
     ended = time.monotonic()
     listener.stop()
@@ -164,13 +165,16 @@ def learn(workspace: Workspace, client: Client) -> tuple[dict[str, object], Serv
     )
 
 
-def _ended(client: Client, trained: Sequence[object], expected: int) -> dict[str, object] | None:
+def _ended(client: Client, kept: Sequence[object], expected: int) -> dict[str, object] | None:
     status = client.status()
     error = status["trainer"]["last_error"]
     if error is not None:
         raise DemoError(f"training failed: {error}")
-    found: dict[str, object] | None = status["last"]
-    return found if len(trained) >= expected else None
+    found: dict[str, Any] | None = status["last"]
+    gate = (found or {}).get("gate")
+    if gate is not None and gate["decision"] != "keep":
+        raise DemoError(f"the gate did not keep the lessons ({gate['decision']}): {gate['why']}")
+    return found if len(kept) >= expected else None
 
 
 def compare(workspace: Workspace, client: Client, texts: Sequence[str]) -> Agreement:

@@ -37,6 +37,10 @@ class SessionConflict(LessonError, ValueError):
     """
 
 
+class NoOpenQuestion(LessonError, KeyError):
+    """No decision is waited for about this session."""
+
+
 class LedgerVersion(LessonError, RuntimeError):
     """The ledger was written by a newer program."""
 

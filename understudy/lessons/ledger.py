@@ -127,6 +127,14 @@ class Ledger:
             )
             return tuple(entry_from_row(row) for row in found)
 
+    def learned(self) -> tuple[LedgerEntry, ...]:
+        """The lessons that the weights hold, trained or kept, oldest first."""
+        with reading(self.path) as connection:
+            found = connection.execute(
+                f"{rows.ENTRY} where lessons.state in ('trained', 'kept') order by lessons.number"
+            )
+            return tuple(entry_from_row(row) for row in found)
+
     def history(self, lesson_id: str) -> tuple[Event, ...]:
         """Every step of a lesson's life, oldest first."""
         with reading(self.path) as connection:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from understudy.lessons.errors import LedgerVersion
 
-VERSION = 2
+VERSION = 3
 BUSY_SECONDS = 30.0
 """How long a process waits for another's transaction; one takes milliseconds."""
 
@@ -29,8 +29,26 @@ create table requests (
 );
 create index requests_by_state on requests (state);
 """
+_DECISIONS = """
+create table decisions (
+    number integer primary key,
+    session text not null,
+    weight_commit text,
+    decision text not null check (decision in ('keep', 'revert', 'ask')),
+    at text not null,
+    by text not null,
+    why text not null,
+    evidence text not null
+);
+create index decisions_by_session on decisions (session);
+create trigger decisions_stay_as_written before update on decisions
+    begin select raise(abort, 'decisions are append-only'); end;
+create trigger decisions_stay before delete on decisions
+    begin select raise(abort, 'decisions are append-only'); end;
+"""
 _TABLES = (
     _REQUESTS
+    + _DECISIONS
     + """
 create table lessons (
     number integer primary key,
@@ -92,8 +110,11 @@ update session_lessons set result = (
 );
 alter table lessons drop column result;
 """,
+    2: _DECISIONS,
 }
-"""What leads from each older schema to the next. 1 kept a lesson's last result only and no requests."""
+"""What leads from each older schema to the next. 1 kept a lesson's last result only and no requests, 2 had no
+decisions.
+"""
 
 
 def prepare(path: Path) -> None:

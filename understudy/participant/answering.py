@@ -1,11 +1,11 @@
 """How the model answers in a thread."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from understudy.conversation import Conversation, ConversationRepository, Message, Posted
-from understudy.lessons import ChatMessage, chat_context
+from understudy.lessons import WEIGHTS_TRAILER, ChatMessage, Note, chat_context, notes_trailer, with_notes
 
 
 class NothingToAnswer(ValueError):
@@ -28,8 +28,16 @@ Complete = Callable[[tuple[ChatMessage, ...]], Answer]
 """Lets the model speak. Raises what its engine raises."""
 
 
-def answer(repository: ConversationRepository, file: str, to: str, name: str, complete: Complete) -> Posted:
-    """Let the model `name` reply to message `to`: the path from the thread's root is its context.
+def answer(
+    repository: ConversationRepository,
+    file: str,
+    to: str,
+    name: str,
+    complete: Complete,
+    notes: Sequence[Note] = (),
+) -> Posted:
+    """Let the model `name` reply to message `to`: the path from the thread's root is its context, with the
+    notes before it.
 
     Raises UnknownMessage, NothingToAnswer or EmptyAnswer; then nothing was posted.
     """
@@ -38,10 +46,10 @@ def answer(repository: ConversationRepository, file: str, to: str, name: str, co
         raise NothingToAnswer(f"expected a message that still stands, {to} in {file} was deleted")
     if path[-1].author == name:
         raise NothingToAnswer(f"expected a message of someone else than {name!r} to answer, {to} is its own")
-    said = complete(chat_context(path, name))
+    said = complete(with_notes(notes, chat_context(path, name)))
     if not said.text.strip():
         raise EmptyAnswer(f"the model answered message {to} in {file} with nothing: no reply was posted")
-    trailers = {"Understudy-Weights": said.weight_commit or "initial"}
+    trailers = {WEIGHTS_TRAILER: said.weight_commit or "initial", **notes_trailer(notes)}
     return repository.reply(file, to, name, said.text, trailers=trailers)
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from understudy.pocket.cards import checkpoint_directory
+from understudy.pocket.invariants import folder
 from understudy.pocket.scenarios import replay
 from understudy.workspace import Rehearsal, Workspace
 
@@ -15,12 +16,17 @@ rank = 1
 
 
 def new_workspace(root: Path, model: Path | None = None) -> Workspace:
-    """A workspace with a copy of the pocket model, and rehearsals that protect what it does well.
+    """A workspace with a copy of the pocket model, its invariants, and rehearsals that protect what is good.
 
     `model` is another directory that the same corpus made. Raises WorkspaceError when `root` is a workspace
     already.
     """
     rehearsals = [Rehearsal(tuple(messages), kept) for messages, kept in replay(seed=0, count=REHEARSALS)]
     return Workspace.create(
-        root, model=model or checkpoint_directory(), copy_model=True, replay=rehearsals, settings=SETTINGS
+        root,
+        model=model or checkpoint_directory(),
+        copy_model=True,
+        replay=rehearsals,
+        settings=SETTINGS,
+        behaviours=folder(),
     )

@@ -54,13 +54,19 @@ class Preparation:
                 )
             return self._rehearsed
 
-    def replay(self, learned: Sequence[LedgerEntry] = ()) -> tuple[Example, ...]:
-        """What a session may mix in: the rehearsals, and the lessons learned before, marked as such.
+    def replay(
+        self, learned: Sequence[LedgerEntry] = (), shown: Sequence[tuple[tuple[ChatMessage, ...], str]] = ()
+    ) -> tuple[Example, ...]:
+        """What a session may mix in: the rehearsals, the answers that `shown` has of behaviour to be kept,
+        and the lessons learned before; the last two marked as such.
 
         A lesson that this model's chat template cannot carry is left out, and the log says so once.
         """
+        from understudy.engine import encode_lesson
+
         past = [self._encode_learned(entry) for entry in learned]
-        return (*self.rehearsals(), *(example for example in past if example is not None))
+        kept = [replace(encode_lesson(self._engine.tokenizer, *one), kept=True) for one in shown]
+        return (*self.rehearsals(), *kept, *(example for example in past if example is not None))
 
     def probe(self, tokens: int) -> tuple[Example, ...]:
         """Rehearsals on which a session's effect is measured: the same ones each time, those to be protected

@@ -4,9 +4,8 @@ import asyncio
 import hashlib
 import logging
 import uuid
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from understudy.config import TrainingSettings
 from understudy.lessons import (
     Example,
+    KeepOrRevert,
     LedgerEntry,
     LessonError,
     QueueFull,
@@ -22,9 +22,11 @@ from understudy.lessons import (
     TrainingRequest,
     UnknownRequest,
 )
+from understudy.server.deciding import Told
 from understudy.server.errors import ApiError
 from understudy.server.preparation import Preparation, Unteachable
 from understudy.server.session_settings import resolve_settings
+from understudy.server.sessions import Sessions, describe_gate
 from understudy.server.training_status import (
     Result,
     describe_request,
@@ -37,21 +39,11 @@ from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
     from understudy.engine import Engine
-    from understudy.training import Finished, RunSession, Stepped, TrainerHandle
+    from understudy.training import Finished, RunSession, TrainerHandle
 
 log = logging.getLogger(__name__)
 APPROVAL_POLL_SECONDS = 0.2
 TRAINER_RETRY_SECONDS = 2.0
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the metrics tell: steps taken, sessions by how they ended, the last step's loss, the last KL."""
-
-    steps: int = 0
-    sessions: Counter[str] = field(default_factory=Counter)
-    loss: float | None = None
-    kl: float | None = None
 
 
 class TrainingService:
@@ -66,7 +58,8 @@ class TrainingService:
         self.engine = engine
         self.trainer = trainer
         self.preparation = Preparation(workspace, engine)
-        self.counts = Counts()
+        self.sessions = Sessions(workspace, engine, trainer, self.preparation)
+        self.decider, self.counts = self.sessions.decider, self.sessions.counts
         self._ledger = workspace.ledger
         self._requests = RequestQueue(self._ledger.path)
         self._wake = asyncio.Event()
@@ -104,15 +97,23 @@ class TrainingService:
         self.engine.weight_commit = self.trainer.status.commit
         await asyncio.to_thread(self.preparation.rehearsals)
         await self._finish_open_sessions()
-        self._settle("server")
+        await self.sessions.take_up()
+        overdue = False
         while True:
             self._wake.clear()
+            busy = False
             try:
-                busy = await self._run_next_request()
-                busy = await self._train_approved() or busy
+                if overdue:
+                    await self.sessions.carry_out()
+                    overdue = False
+                if not self.decider.waiting:
+                    busy = await self._run_next_request()
+                if not self.decider.waiting:
+                    busy = await self._train_approved() or busy
             except TrainerUnavailable as error:  # its handle goes on trying to bring it back
                 log.error("training waits for a trainer: %s", error)
                 await asyncio.sleep(TRAINER_RETRY_SECONDS)
+                overdue = True
                 continue
             if not busy:
                 await _either(self._wake, APPROVAL_POLL_SECONDS)
@@ -146,6 +147,12 @@ class TrainingService:
             except TrainingFailed as error:
                 log.warning("session %s was given up: %s", session.id, error)
 
+    async def answer(self, session: str, choice: KeepOrRevert, by: str, why: str) -> Result:
+        """A person's decision about a session that waits for one. Raises NoOpenQuestion."""
+        told = await self.sessions.answer(session, choice, by, why)
+        self._wake.set()
+        return told
+
     # ------------------------------------------------------------------ requests
 
     async def submit(
@@ -175,6 +182,7 @@ class TrainingService:
         if self.known(key, content) is None:
             resolved = await self.settings(settings)
             self.preparation.check(examples)
+            self.decider.require_none_waiting()  # a dry run too: it would stand in a queue that waits
             await self._accept(
                 self._work(key, examples, resolved, message, author, dry_run, content), resolved, extra or {}
             )
@@ -254,18 +262,20 @@ class TrainingService:
         if begun is None:
             return False
         request, stored = begun
-        work = await self._accompanied(msgspec.msgpack.decode(stored, type=RunSession), ())
         if request.state == "cancelling":
             await self.trainer.cancel(request.key)
         try:
-            finished = await self._train(work)
+            work = await self.sessions.accompanied(msgspec.msgpack.decode(stored, type=RunSession), ())
+            finished, told = await self.sessions.train(work)
         except TrainingCancelled as error:
             ended = self._requests.end(request.key, "cancelled", {"error": str(error)})
         except TrainingFailed as error:
             log.warning("a session that was asked for did not happen: %s", error)
             ended = self._requests.end(request.key, "failed", {"error": str(error)})
         else:
-            ended = self._requests.end(request.key, "finished", msgspec.to_builtins(finished))
+            ended = self._requests.end(
+                request.key, "finished", {**msgspec.to_builtins(finished), **describe_gate(told)}
+            )
         self._note_end(ended)
         return True
 
@@ -301,37 +311,45 @@ class TrainingService:
             raise ApiError(409, f"expected approved lessons to train, found none{reasons}")
         session = uuid.uuid4().hex
         if dry_run:
-            finished = await self._train(await self._lesson_work(session, taught, settings, dry_run=True))
+            work = await self._lesson_work(session, taught, settings, dry_run=True)
+            finished, told = await self.sessions.train(work)
         else:
+            self.decider.require_none_waiting()
             ledger.begin_session(session, [entry.id for entry, _ in taught], settings.model_dump(mode="json"))
-            finished = await self._teach(session, taught, settings)
-        return self._result(finished, settings, [entry for entry, _ in taught], unteachable)
+            finished, told = await self._teach(session, taught, settings)
+        result = self._result(finished, settings, [entry for entry, _ in taught], unteachable)
+        result.update(describe_gate(told))
+        return result
 
     async def _teach(
         self, session: str, taught: Sequence[tuple[LedgerEntry, Example]], settings: TrainingSettings
-    ) -> "Finished":
-        """Run a session that the ledger holds open, and close it there.
+    ) -> "tuple[Finished, Told | None]":
+        """Run a session that the ledger holds open, close it there, and decide about it.
 
         While the trainer is unavailable it stays open: the next server asks what became of it.
         """
         from understudy.training import TrainingFailed
 
         ledger = self._ledger
+
+        def close(finished: "Finished") -> None:
+            assert finished.commit is not None
+            results = {
+                entry.id: lesson_result(outcome)
+                for (entry, _), outcome in zip(taught, finished.outcomes, strict=True)
+            }
+            ledger.finish_session(session, finished.commit, results)
+            self.counts.sessions["finished"] += 1
+            log.info("session %s: %d lessons, commit %s", session, len(taught), finished.commit)
+
         try:
-            finished = await self._train(await self._lesson_work(session, taught, settings, dry_run=False))
+            work = await self._lesson_work(session, taught, settings, dry_run=False)
+            return await self.sessions.train(work, close)
         except TrainingFailed as error:
-            ledger.abandon_session(session, str(error))
-            self.counts.sessions["failed"] += 1
+            if ledger.session(session).state == "open":
+                ledger.abandon_session(session, str(error))
+                self.counts.sessions["failed"] += 1
             raise
-        results = {
-            entry.id: lesson_result(outcome)
-            for (entry, _), outcome in zip(taught, finished.outcomes, strict=True)
-        }
-        assert finished.commit is not None
-        ledger.finish_session(session, finished.commit, results)
-        self.counts.sessions["finished"] += 1
-        log.info("session %s: %d lessons, commit %s", session, len(taught), finished.commit)
-        return finished
 
     async def _lesson_work(
         self,
@@ -346,40 +364,7 @@ class TrainingService:
         examples = tuple(example for _, example in taught)
         work = self._work(session, examples, settings, message, author, dry_run, "")
         ids = tuple(entry.id for entry, _ in taught)
-        return await self._accompanied(msgspec.structs.replace(work, lessons=ids), ids)
-
-    # ------------------------------------------------------------------ weights
-
-    async def restore(self, commit: str | None, author: str) -> str:
-        """Bring the weights back to a commit, in place, while they are being served."""
-        from understudy.training import Restore
-
-        made = await self.trainer.restore(Restore(uuid.uuid4().hex, commit, author))
-        self.engine.weight_commit = made
-        self._settle(author)
-        return made
-
-    async def adopt(self, source: str, message: str, author: str, parent: str | None) -> Result:
-        """Take the values of a safetensors file or model directory into the served weights, as a commit."""
-        from understudy.training import Adopt
-
-        made = await self.trainer.adopt(Adopt(uuid.uuid4().hex, source, message, author, parent))
-        self.engine.weight_commit = made
-        return {"commit": made, "source": source}
-
-    async def checkpoint(self) -> Result:
-        """Bring the model directory up to the newest commit."""
-        synced: Result = msgspec.to_builtins(await self.trainer.checkpoint(uuid.uuid4().hex))
-        return {name: value for name, value in synced.items() if name not in ("type", "session")}
-
-    def _settle(self, author: str) -> None:
-        """What the weights no longer hold is no longer trained, and the other way round."""
-        from understudy.weights import lessons_held, read_commits
-
-        commits = read_commits(self.engine.directory)
-        why = commits[-1].message if commits else "no weight commit"
-        for entry in self._ledger.settle(lessons_held(commits), author, why):
-            log.info("lesson %s is %s: %s", entry.short, entry.state, why)
+        return await self.sessions.accompanied(msgspec.structs.replace(work, lessons=ids), ids)
 
     # ------------------------------------------------------------------ parts
 
@@ -409,27 +394,6 @@ class TrainingService:
 
         resolved = settings.model_dump(mode="json")
         return RunSession(session, examples, (), resolved, message, author, dry_run=dry_run, digest=digest)
-
-    async def _accompanied(self, work: "RunSession", taught: Sequence[str]) -> "RunSession":
-        """With what is mixed in, and what the session is measured on, as they are now."""
-        settings = TrainingSettings.model_validate(work.settings)
-        learned = [e for state in ("trained", "kept") for e in self._ledger.list(state) if e.id not in taught]
-        preparation = self.preparation
-        wanted = settings.replay or settings.reviews
-        replay = await asyncio.to_thread(preparation.replay, learned) if wanted else ()
-        probe = await asyncio.to_thread(preparation.probe, settings.probe_tokens)
-        return msgspec.structs.replace(work, replay=replay, probe=probe)
-
-    async def _train(self, work: "RunSession") -> "Finished":
-        finished = await self.trainer.run(work, self._note_step)
-        if finished.commit is not None:
-            self.engine.weight_commit = finished.commit
-        self.counts.kl = None if finished.kl is None else finished.kl.mean
-        return finished
-
-    def _note_step(self, step: "Stepped") -> None:
-        self.counts.steps += step.skipped is None
-        self.counts.loss = step.loss
 
     def _result(
         self,
@@ -466,6 +430,10 @@ class TrainingService:
             "approved": len(ledger.list("approved")),
             "queued": sum(request.state == "queued" for request in waiting),
             "queue": [describe_waiting(request) for request in waiting],
+            "decisions": [
+                {"session": one.session, "commit": one.weight_commit, "why": one.why, "at": one.at}
+                for one in self.decider.waiting
+            ],
             "stopped": self._stopped,
             "last": self._last,
         }

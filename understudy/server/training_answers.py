@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from understudy.lessons import Choice, KeepOrRevert
+
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 SessionState = Literal["queued", "running", "finished", "failed", "cancelled"]
 
@@ -42,6 +44,27 @@ class RevisedAnswer(msgspec.Struct):
     answer: str
 
 
+class GateAnswer(msgspec.Struct):
+    """What was decided about a session: `keep`, `revert` (the weights are as before it, to the bit) or `ask`
+    (a person decides), by whom, why, and on which evidence.
+    """
+
+    decision: Choice
+    by: str
+    why: str
+    at: str
+    evidence: dict[str, Any]
+
+
+class OpenDecision(msgspec.Struct):
+    """A session that waits for a person's decision; no other is trained meanwhile."""
+
+    session: str
+    commit: str | None
+    why: str
+    at: str
+
+
 class SessionAnswer(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A session: as it was asked for, with the resolved settings, and once it is finished what it did."""
 
@@ -63,6 +86,7 @@ class SessionAnswer(msgspec.Struct, omit_defaults=True, kw_only=True):
     kl: Divergence | None = None
     stopped: str | None = None
     revised: list[RevisedAnswer] | None = None
+    gate: GateAnswer | None = None
 
 
 class NotTaught(msgspec.Struct):
@@ -82,6 +106,7 @@ class LessonsAnswer(msgspec.Struct, omit_defaults=True, kw_only=True):
     outcomes: list[OutcomeAnswer]
     lessons: list[str]
     not_taught: list[NotTaught]
+    gate: GateAnswer | None = None
 
 
 class Cancelled(msgspec.Struct):
@@ -103,10 +128,34 @@ class Status(msgspec.Struct, omit_defaults=True, kw_only=True):
     queued: int
     queue: list[dict[str, Any]]
     running: dict[str, Any] | None
+    decisions: list[OpenDecision]
     stopped: str | None
     last: dict[str, Any] | None
     errors: list[dict[str, Any]]
     sync: dict[str, Any]
+
+
+class Decided(msgspec.Struct):
+    """`POST /behaviours/decide`: the decision, and the commit of the weights that are served now."""
+
+    session: str
+    decision: KeepOrRevert
+    by: str
+    why: str
+    weight_commit: str | None
+
+
+class DecisionAnswer(GateAnswer):
+    """A decision in the ledger."""
+
+    session: str
+    commit: str | None
+
+
+class DecisionsAnswer(msgspec.Struct):
+    """`GET /behaviours/decisions`: every decision about a session, oldest first."""
+
+    decisions: list[DecisionAnswer]
 
 
 # ---------------------------------------------------------------------- weights

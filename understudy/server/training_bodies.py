@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
-from understudy.lessons import Example
+from understudy.lessons import Example, KeepOrRevert
 from understudy.server.bodies import AtLeastOne, TokenId
 from understudy.server.errors import ApiError
 from understudy.server.lesson_bodies import SHAPES, Supervise, Weight
@@ -112,6 +112,15 @@ class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /train/cancel`: the request to call off, or the session to undo."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class DecideBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /behaviours/decide`: a session that waits for a decision, by the beginning of its id."""
+
+    session: Annotated[str, msgspec.Meta(min_length=4, max_length=200)]
+    decision: KeepOrRevert
+    why: Annotated[str, msgspec.Meta(max_length=2000)] = ""
+    author: Author = "api"
 
 
 class CheckpointBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from understudy.lessons import Example, LessonError
+from understudy.lessons import Example, LessonError, NoOpenQuestion
 from understudy.server.adopting import check_source
+from understudy.server.deciding import describe_decision
 from understudy.server.errors import ApiError
 from understudy.server.lesson_encoding import Criticised, Revision, encode_lessons, revise
 from understudy.server.messages import json_response, parse_body, read_body
@@ -21,6 +22,8 @@ from understudy.server.training import TrainingService
 from understudy.server.training_answers import (
     Adopted,
     Cancelled,
+    Decided,
+    DecisionsAnswer,
     LessonsAnswer,
     Restored,
     SessionAnswer,
@@ -33,6 +36,7 @@ from understudy.server.training_bodies import (
     Asked,
     CancelBody,
     CheckpointBody,
+    DecideBody,
     FinetuneBody,
     RestoreBody,
     SessionBody,
@@ -85,6 +89,18 @@ def training_routes(service: TrainingService) -> list[Route]:
             "/lessons/train",
             bound.train_lessons,
             Operation("training", {200: LessonsAnswer}, TrainLessonsBody, refusals=(409, 422, 503)),
+        ),
+        ApiRoute(
+            "GET",
+            "/behaviours/decisions",
+            bound.decisions,
+            Operation("training", {200: DecisionsAnswer}),
+        ),
+        ApiRoute(
+            "POST",
+            "/behaviours/decide",
+            bound.decide,
+            Operation("training", {200: Decided}, DecideBody, refusals=(404, 422, 503)),
         ),
         ApiRoute(
             "POST",
@@ -161,19 +177,33 @@ class _Endpoints:
         running = self._service.train_lessons(None, dict(asked.settings), dry_run=asked.body.dry_run)
         return json_response(await _explained(running))
 
+    async def decisions(self, request: Request) -> Response:
+        """What was decided about sessions, by the gate and by people, with the evidence."""
+        found = await to_thread.run_sync(self._service.decider.gatekeeper.decisions.list)
+        told = [
+            {**describe_decision(one), "session": one.session, "commit": one.weight_commit} for one in found
+        ]
+        return json_response({"decisions": told})
+
+    async def decide(self, request: Request) -> Response:
+        """Keep or revert a session that the gate asks about; training goes on then."""
+        body = await read_body(request, DecideBody)
+        deciding = self._service.answer(body.session, body.decision, body.author, body.why)
+        return json_response(await _explained(deciding))
+
     async def checkpoint(self, request: Request) -> Response:
         """Bring the model directory's files up to date with the weights that are served, now."""
         raw = await request.body()
         if raw.strip():
             parse_body(raw, CheckpointBody)
-        return json_response(await _explained(self._service.checkpoint()))
+        return json_response(await _explained(self._service.sessions.checkpoint()))
 
     async def restore(self, request: Request) -> Response:
         """Bring earlier weights back, bit for bit, while they are served. That is a commit too."""
         body = await read_body(request, RestoreBody)
         if body.commit is not None:
             await to_thread.run_sync(check_commit, self._service.engine.directory, body.commit)
-        commit = await _explained(self._service.restore(body.commit, body.author))
+        commit = await _explained(self._service.sessions.restore(body.commit, body.author))
         return json_response({"commit": commit, "restores": body.commit})
 
     async def adopt(self, request: Request) -> Response:
@@ -184,7 +214,7 @@ class _Endpoints:
         """
         body = await read_body(request, AdoptBody)
         source = await to_thread.run_sync(check_source, body.source)
-        adopting = self._service.adopt(source, body.message, body.author, body.parent)
+        adopting = self._service.sessions.adopt(source, body.message, body.author, body.parent)
         return json_response(await _explained(adopting))
 
     # ------------------------------------------------------------------ parts
@@ -269,5 +299,7 @@ async def _explained(work: Awaitable[Answer]) -> Answer:
         raise ApiError(422, str(error), code="training_failed") from error
     except TrainerUnavailable as error:
         raise ApiError(503, str(error), code="trainer_unavailable") from error
+    except NoOpenQuestion as error:
+        raise ApiError(404, str(error.args[0]), param="session", code="no_open_decision") from error
     except LessonError as error:
         raise ApiError(409, str(error), code="lesson_state") from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from understudy.config import ConfigError
 from understudy.conversation import (
     ConversationError,
     ConversationRepository,
@@ -74,7 +75,7 @@ async def watch(workspace: Workspace, engine: "Engine") -> None:
                 log.info("message %s in %s waits: %s", waiting.message, waiting.file, error)
                 await asyncio.sleep(workspace.settings.server.watch_seconds)
                 continue
-            except (EngineError, ConversationError, EmptyAnswer, NothingToAnswer) as error:
+            except (EngineError, ConversationError, ConfigError, EmptyAnswer, NothingToAnswer) as error:
                 log.warning("message %s in %s was not answered: %s", waiting.message, waiting.file, error)
             found = found[1:]
         await asyncio.to_thread(_remember, ledger, head)
@@ -110,4 +111,5 @@ def _answer(
         waiting.message,
         settings.model.name,
         partial(speak, engine, settings.participant),
+        workspace.notes,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.lessons import Decisions, SessionDecision
 from understudy.training import ExampleOutcome
 from understudy.weights import (
     HistoryView,
@@ -23,7 +24,7 @@ class SessionReport:
     """A weight commit and what it did. Without a session (a restore, a merge) only the weights moved.
 
     `outcomes` are in the order of the examples; `losses` has one entry per step, in nats per token. `kl`
-    and `stopped` are as the session said them.
+    and `stopped` are as the session said them, `decisions` what was decided about it, oldest first.
     """
 
     commit: str
@@ -42,6 +43,7 @@ class SessionReport:
     kl: Mapping[str, Any] | None
     stopped: str | None
     movement: MovementReport
+    decisions: tuple[SessionDecision, ...] = ()
 
     @property
     def gate(self) -> float | None:
@@ -50,8 +52,8 @@ class SessionReport:
         return found
 
 
-def read_session_report(directory: Path, named: str) -> SessionReport:
-    """The report of a session, or of a weight commit by the beginning of its id.
+def read_session_report(directory: Path, named: str, decisions: Decisions | None = None) -> SessionReport:
+    """The report of a session, or of a weight commit by the beginning of its id, with what was decided.
 
     Only reads: a server may be running. Raises UnknownCommit when nothing has that name.
     """
@@ -78,6 +80,7 @@ def read_session_report(directory: Path, named: str) -> SessionReport:
             pair_streams(history.tensors_at(commit.parent), history.tensors_at(commit.id)),
             read_config(directory),
         ),
+        decisions=decisions.of(commit.session) if decisions is not None and commit.session else (),
     )
 
 

@@ -17,10 +17,10 @@ from understudy.weights.history import WeightHistory
 from understudy.weights.merging import MergeReport, apply_recipe, merge
 from understudy.weights.methods import METHODS
 from understudy.weights.movement import Movement, MovementReport, measure_movement, pair_delta, pair_streams
-from understudy.weights.ownership import owned, teaching
+from understudy.weights.ownership import last_owner, owned, teaching
 from understudy.weights.recipe_files import DTYPES, parse_recipe, read_recipe
 from understudy.weights.recipes import Recipe, RecipeError, RecipeInput, RecipeSlice, Setting, constant
-from understudy.weights.records import WeightCommit, lessons_held, read_commits
+from understudy.weights.records import WeightCommit, changes_held, lessons_held, read_commits
 from understudy.weights.shared import (
     SharedWeights,
     Window,
@@ -88,10 +88,12 @@ __all__ = [
     "WeightsMismatch",
     "Window",
     "apply_recipe",
+    "changes_held",
     "constant",
     "diagnose",
     "distinct_parameters",
     "find_mappings",
+    "last_owner",
     "lessons_held",
     "make_vector",
     "measure_conflicts",

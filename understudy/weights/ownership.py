@@ -11,6 +11,7 @@ from understudy.weights.errors import HistoryBusy
 from understudy.weights.records import FOLDER
 
 _LOOK_SECONDS = 0.05
+_OWNED = "lock"
 
 
 @contextmanager
@@ -19,8 +20,16 @@ def owned(directory: Path) -> Iterator[None]:
 
     Raises HistoryBusy when another process holds it.
     """
-    with _held(directory, "lock", "served and taught", 0.0):
+    with _held(directory, _OWNED, "served and taught", 0.0):
         yield
+
+
+def last_owner(directory: Path) -> int | None:
+    """The process that holds a model directory, or that held it last; None before the first."""
+    try:
+        return int((directory / FOLDER / _OWNED).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 @contextmanager

@@ -152,13 +152,22 @@ def write_record(disk: Disk, folder: Folder, commit: WeightCommit) -> None:
 
 def lessons_held(commits: Sequence[WeightCommit]) -> frozenset[str]:
     """The lessons that the weights of the newest commit have learned: those of all commits not undone."""
-    held: dict[str | None, frozenset[str]] = {None: frozenset()}
-    for commit in commits:
+    return frozenset(lesson for commit in changes_held(commits) for lesson in commit.lessons)
+
+
+def changes_held(commits: Sequence[WeightCommit]) -> tuple[WeightCommit, ...]:
+    """The commits whose changes the newest one's weights hold: those not undone, oldest first."""
+    by_id = {commit.id: commit for commit in commits}
+    held: list[WeightCommit] = []
+    current = commits[-1].id if commits else None
+    while current is not None:
+        commit = by_id[current]
         if "restores" in commit.details:
-            held[commit.id] = held[commit.details["restores"]]
+            current = commit.details["restores"]
         else:
-            held[commit.id] = held[commit.parent] | set(commit.lessons)
-    return held[commits[-1].id if commits else None]
+            held.append(commit)
+            current = commit.parent
+    return tuple(reversed(held))
 
 
 def write_base(disk: Disk, folder: Folder, tensors: Mapping[str, str]) -> None:
