@@ -200,10 +200,10 @@ class Workspace:
         aside.write_bytes(msgspec.json.encode(ServerAddress(url, os.getpid())))
         aside.rename(file)
 
-    def withdraw(self) -> None:
-        """Take the address away again, if it is still this process's."""
+    def withdraw(self, pid: int | None = None) -> None:
+        """Take the address away again, if it is still that process's (this one's when none is named)."""
         address = self._announced()
-        if address is not None and address.pid == os.getpid():
+        if address is not None and address.pid == (os.getpid() if pid is None else pid):
             (self.root / ".understudy" / "server.json").unlink()
 
     def server(self) -> ServerAddress | None:

@@ -158,20 +158,20 @@ def test_of_twenty_mixed_sessions_none_that_is_kept_violates_what_must_be_kept(w
     with serving(workspace) as server, verdicts(server) as look:
         for kind, taught, settings in MIXED:
             told = server.call("POST", "/finetune", body(taught, message=kind, **settings)).json()
-            choice = told["gate"]["decision"]
+            choice, found = told["gate"]["decision"], {}
             decided.append((kind, choice))
             if choice == "ask":  # nobody is there to say yes
                 answer = {"session": told["session"], "decision": "revert"}
                 assert server.call("POST", "/behaviours/decide", answer).status_code == 200
             if choice == "keep" and told["steps"]:
-                wrong = [one for one in look().values() if one.kind == "kept" and one.decision == "violated"]
-                assert not wrong, (kind, decided, wrong)
+                found = {name: one for name, one in look().items() if one.kind == "kept"}
+                assert all(one.decision != "violated" for one in found.values()), (kind, found)
+            rates = ", ".join(f"{name} {one.rate}" for name, one in found.items())
+            print(f"{kind:<14} {told['steps']:>2} steps  {choice:<6} {rates or told['gate']['why']}")
         final = look()
-    outcomes = {choice for _, choice in decided}
-    assert outcomes >= {"keep", "revert"}, decided
-    assert ("harmful", "keep") not in decided and ("poisoned", "keep") not in decided[7:8], decided
+    assert {choice for _, choice in decided} >= {"keep", "revert"}, decided
+    assert {choice for kind, choice in decided if kind == "harmful"} == {"revert"}, decided
     assert {one.decision for one in final.values() if one.kind == "kept"} <= {"holds", "undecided"}
-    print(decided)
 
 
 def test_what_is_not_decided_waits_for_a_person_and_nothing_is_built_on_it(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from understudy.workspace import Workspace
 
 READY_SECONDS = 600.0
 """How long vLLM may take to load, compile and warm up."""
+DRAIN_SECONDS = 10
+"""How long vLLM goes on with what it was asked when it is told to end."""
 _LOOK_SECONDS = 0.5
 _CPU_DEFAULTS = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
 """What a small machine without a GPU needs; what the caller has set stays."""
@@ -50,6 +52,7 @@ def serve_with_vllm(workspace: Workspace, flags: Sequence[str]) -> int:
     def pass_on(number: int, _: FrameType | None) -> None:
         nonlocal asked
         asked = True
+        workspace.withdraw(process.pid)  # while it finishes what it was asked, it takes on nothing new
         process.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -83,6 +86,8 @@ def vllm_command(workspace: Workspace, directory: Path, dtype: str, flags: Seque
         "--host": settings.server.host,
         "--port": str(settings.server.port or _free_port(settings.server.host)),
         "--dtype": dtype,
+        # Without it the engine is killed at once, and who streams waits for an end that never comes.
+        "--shutdown-timeout": str(DRAIN_SECONDS),
     }
     words = [word for pair in ours.items() for word in pair]
     return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *words, *flags]
