@@ -69,6 +69,7 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/merging.py
 	$(BIN)/python benchmarks/correction_latency.py
 	$(BIN)/python benchmarks/checking.py
+	$(BIN)/python benchmarks/dreaming.py
 	$(BIN)/python benchmarks/sequential_tests.py
 
 bench-vllm: $(VENV_VLLM)/installed ## what the plugin costs vLLM

@@ -14,6 +14,19 @@ from understudy.behaviours.certificates import (
     show_certificate,
     state_finding,
 )
+from understudy.behaviours.difficulty import Zone
+from understudy.behaviours.dream_log import (
+    Batch,
+    Dream,
+    DreamError,
+    DreamLog,
+    RoundBegun,
+    RoundEnded,
+    open_round,
+)
+from understudy.behaviours.dream_report import Correlation, Counted, RoundReport, report_round, round_json
+from understudy.behaviours.dreaming import FILE as DREAMED
+from understudy.behaviours.dreaming import can_be_dreamed, digests_of, dream, lessons_of
 from understudy.behaviours.fingerprints import (
     describe_model,
     describe_versions,
@@ -42,8 +55,10 @@ from understudy.behaviours.leaning import (
     leaning_threshold,
     nulls_needed,
 )
+from understudy.behaviours.likeness import HeldOut
 from understudy.behaviours.measure import Measurement, measure
 from understudy.behaviours.rates import Rate
+from understudy.behaviours.recombination import Material
 from understudy.behaviours.scenarios import Behaviour, Judge, Prompt, Scenario, Split
 from understudy.behaviours.self_knowledge import (
     Estimate,
@@ -82,12 +97,14 @@ from understudy.behaviours.specification import (
     read_invariant,
     read_invariants,
 )
-from understudy.behaviours.subject import LogProbability, ModelSubject, Speech, Subject, Voice
+from understudy.behaviours.subject import Dreamer, LogProbability, ModelSubject, Speech, Subject, Voice
 from understudy.behaviours.verdicts import Looked, NoAnswer, ScenarioTooLong, Smooth, Verdict, check
 from understudy.behaviours.voices import EngineVoice, ServedVoice, VoiceFailed
 
 __all__ = [
+    "DREAMED",
     "ENOUGH_NULLS",
+    "Batch",
     "Behaviour",
     "Bench",
     "BettingInterval",
@@ -95,12 +112,19 @@ __all__ = [
     "CertifiedInvariant",
     "CertifiedModel",
     "CertifiedSettings",
+    "Correlation",
+    "Counted",
     "Decision",
+    "Dream",
+    "DreamError",
+    "DreamLog",
+    "Dreamer",
     "EngineVoice",
     "Estimate",
     "Finding",
     "Foretold",
     "Gate",
+    "HeldOut",
     "Instruction",
     "InvalidCertificate",
     "InvalidInvariant",
@@ -115,6 +139,7 @@ __all__ = [
     "LogProbability",
     "Looked",
     "Margin",
+    "Material",
     "MeasuredJudge",
     "Measurement",
     "ModelJudge",
@@ -129,6 +154,9 @@ __all__ = [
     "ReadConversation",
     "ReadoutJudge",
     "Requirement",
+    "RoundBegun",
+    "RoundEnded",
+    "RoundReport",
     "RuleJudge",
     "Ruling",
     "Scenario",
@@ -149,6 +177,8 @@ __all__ = [
     "Verdict",
     "Voice",
     "VoiceFailed",
+    "Zone",
+    "can_be_dreamed",
     "check",
     "compare_self_knowledge",
     "contrast",
@@ -158,17 +188,21 @@ __all__ = [
     "differing_finding",
     "differing_specification",
     "differing_weights",
+    "digests_of",
     "draw_nulls",
+    "dream",
     "fits_with",
     "foretell",
     "hash_tensor",
     "judge_answers",
     "lean",
     "leaning_threshold",
+    "lessons_of",
     "measure",
     "measure_margins",
     "measure_self_knowledge",
     "nulls_needed",
+    "open_round",
     "pair_foretold",
     "plain_verdict",
     "prepare",
@@ -176,7 +210,9 @@ __all__ = [
     "read_invariant",
     "read_invariants",
     "reads_out",
+    "report_round",
     "require_signer",
+    "round_json",
     "show_certificate",
     "sign_bytes",
     "specify",

@@ -164,8 +164,8 @@ class Gate:
             return self._settings.undecided, (
                 f"the weights moved far ({kl:.3f} nats per token), and no invariant says whether that is well"
             )
-        if moved:
-            return "keep", f"the probes of {len(moved)} invariants did not fall"
+        if kept := [one for one in moved if one.kind == "kept"]:
+            return "keep", f"the probes of {len(kept)} kept invariants did not fall"
         return "keep", "the weights did not move far, and there is no invariant to hold"
 
 

@@ -36,6 +36,7 @@ _HELP = {
     "finetune": "Teach the running server the lessons of a JSON Lines file.",
     "status": "What the server and the trainer are doing.",
     "report": "Write what a training session did: outcomes, margins, losses, what moved.",
+    "dream": "Imagine scenarios, and propose lessons from what the model failed.",
     "study": "Watch a model learn: counts and margins, parts that carry it, flat or sharp.",
     "demo": "The main job, measured: corrections become durable behaviour.",
 }

@@ -64,6 +64,10 @@ def _expected() -> tuple[type[Exception], ...]:
         from understudy.watching import StudyError
 
         found.append(StudyError)
+    if "understudy.behaviours.dream_log" in sys.modules:
+        from understudy.behaviours import DreamError
+
+        found.append(DreamError)
     if "understudy.demo" in sys.modules:
         from understudy.demo import DemoError
 

@@ -8,13 +8,13 @@ from understudy.cli.failures import CommandError
 from understudy.cli.remote import call
 
 if TYPE_CHECKING:
-    from understudy.behaviours import Subject
+    from understudy.behaviours import ModelSubject
     from understudy.engine import WeightState
     from understudy.workspace import ServerAddress, Workspace
 
 
 @contextmanager
-def subject_of(workspace: "Workspace") -> Iterator["Subject"]:
+def subject_of(workspace: "Workspace") -> Iterator["ModelSubject"]:
     """The workspace's model with the weights of its newest commit; let go of when the block ends.
 
     Raises VoiceFailed when the server does not answer, CommandError when it serves another directory, and
@@ -38,7 +38,7 @@ def weights_now(workspace: "Workspace") -> "WeightState":
 
 
 @contextmanager
-def _served(workspace: "Workspace", address: "ServerAddress") -> Iterator["Subject"]:
+def _served(workspace: "Workspace", address: "ServerAddress") -> Iterator["ModelSubject"]:
     from understudy.behaviours import ModelSubject, ServedVoice
     from understudy.engine import locate_model
     from understudy.weights import last_owner
@@ -57,7 +57,7 @@ def _served(workspace: "Workspace", address: "ServerAddress") -> Iterator["Subje
 
 
 @contextmanager
-def _loaded(workspace: "Workspace") -> Iterator["Subject"]:
+def _loaded(workspace: "Workspace") -> Iterator["ModelSubject"]:
     from understudy.behaviours import EngineVoice, ModelSubject
     from understudy.engine import EmbeddedEngine, locate_model
     from understudy.weights import WeightHistory

@@ -84,6 +84,7 @@ def run_demo(
         say(
             f"learned in {session['seconds']:.1f} s while a client kept streaming: commit {session['commit']}"
         )
+        say(f"the gate keeps it: {session['gate']['why']}")
         after = measure_served(client, scenarios, dialogues)
         say(f"after: acts on {after.rates['accepts']} of them")
         agreement = compare(workspace, client, dialogues[:PROBE_DIALOGUES])
@@ -138,7 +139,7 @@ def correct(
     return tuple(corrections)
 
 
-def learn(workspace: Workspace, client: Client) -> tuple[dict[str, object], Serving]:
+def learn(workspace: Workspace, client: Client) -> tuple[dict[str, Any], Serving]:
     """Approve what was proposed and let it be trained, with a client streaming all the while."""
     ledger = workspace.ledger
     edits = workspace.repository.head()
@@ -165,7 +166,7 @@ def learn(workspace: Workspace, client: Client) -> tuple[dict[str, object], Serv
     )
 
 
-def _ended(client: Client, kept: Sequence[object], expected: int) -> dict[str, object] | None:
+def _ended(client: Client, kept: Sequence[object], expected: int) -> dict[str, Any] | None:
     status = client.status()
     error = status["trainer"]["last_error"]
     if error is not None:

@@ -61,9 +61,11 @@ class Decisions:
         Raises NoOpenQuestion when nothing was asked about it, or it was answered.
         """
         with writing(self._path) as connection:
-            waiting = [one for one in _open(connection) if session and one.session.startswith(session)]
+            questions = _open(connection)
+            waiting = [one for one in questions if one.session == session]
+            waiting = waiting or [one for one in questions if session and one.session.startswith(session)]
             if len(waiting) != 1:
-                known = ", ".join(one.session for one in _open(connection)) or "none"
+                known = ", ".join(one.session for one in questions) or "none"
                 raise NoOpenQuestion(
                     f"expected a session that waits for a decision ({known}), got {session!r}: see "
                     "`understudy behaviours decisions`"

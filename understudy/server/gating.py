@@ -206,9 +206,7 @@ class Gatekeeper:
     def _recall(self, digests: Mapping[str, str], before: Probes) -> Probes:
         """The probes when last in order; of an invariant that is new, as they are now."""
         held = _read(self._folder / "gate.json", dict[str, Remembered])
-        found = {
-            name: known.margins for name, known in held.items() if digests.get(name) == known.digest
-        }
+        found = {name: known.margins for name, known in held.items() if digests.get(name) == known.digest}
         new = {name: margins for name, margins in before.items() if name not in found}
         if new:
             self._remember(new, digests)

@@ -1,0 +1,46 @@
+"""Dreams on the pocket model, whole: what lessons left undone is raised, and nothing that is kept is lost."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from understudy.behaviours import HeldOut, read_invariants, split_of
+from understudy.pocket.invariants import folder
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "dreaming.py"
+
+
+@pytest.fixture(scope="module")
+def dreaming() -> Any:
+    """The benchmark as a module."""
+    specification = importlib.util.spec_from_file_location("dreaming", BENCHMARK)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_one_round_raises_what_ten_lessons_left_undone(dreaming: Any) -> None:
+    invariants = {one.name: one for one in read_invariants(folder())}
+    laboratory = dreaming.opened()
+    try:
+        before, after, report, dreams = dreaming.run_draw(
+            laboratory, tuple(invariants.values()), draw=2, split="test", budget=200
+        )
+    finally:
+        laboratory.close()
+    own_words = invariants["own-words"].requirement
+    assert before["own-words"].interval()[1] < own_words.required, "the lessons alone leave it under its mark"
+    assert after["own-words"].interval()[0] > before["own-words"].value
+    for name, invariant in invariants.items():
+        if invariant.kind == "kept":
+            assert after[name].interval()[0] > invariant.requirement.indifferent, name
+
+    assert report.reach == "in the zone" and 0.2 <= report.settled.value <= 0.5
+    assert report.correlation is not None and report.correlation.low > 0.4
+    held = HeldOut(tuple(invariants.values()))
+    assert len(dreams) <= 200 and {one.invariant for one in dreams} >= {"own-words", "push-back"}
+    for one in dreams:
+        assert split_of(one.scenario) == "train" and not held.leaks(invariants[one.invariant], one.scenario)
