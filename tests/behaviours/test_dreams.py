@@ -202,6 +202,8 @@ def test_a_round_is_taken_up_until_it_is_over_and_others_begin_anew(tmp_path: Pa
         with open_round(tmp_path, other) as log:
             assert not log.batches and log.begun.number > 1
             assert {text_of(one) for one in log.earlier} == {"Use thing 0.", "Use thing 1."}
+    with open_round(tmp_path, begun(weights="w3")) as log:
+        assert log.left is not None and (log.left.number, log.left.seed) == (4, 1), "it was not over"
     (tmp_path / "0009.jsonl").write_text('{"line": "batch"}\n')
     with pytest.raises(DreamError, match=r"0009\.jsonl, line 1"), open_round(tmp_path, begun()):
         pass

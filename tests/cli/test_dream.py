@@ -72,6 +72,9 @@ def test_failures_become_lessons_and_nothing_held_out_is_asked(tmp_path: Path) -
 
 def test_a_round_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     whole, cut = new_workspace(tmp_path / "whole"), new_workspace(tmp_path / "cut")
+    for one in (whole, cut):
+        file = one.root / "behaviours" / "listening.toml"
+        file.write_text('approved_by = "maya"\n' + file.read_text())
     words = ("dream", "push-back", "listening", "--budget", "80", "--seed", "3")
     understudy(whole, *words)
     dreaming = subprocess.Popen(command(cut, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -80,13 +83,15 @@ def test_a_round_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -
     dreaming.wait()
     begun = lines(cut)
     assert begun[-1]["line"] == "batch", "it was too late to kill it"
+    assert not cut.ledger.list("approved"), "a server would train it and the round go on with other weights"
     file = cut.root / ".understudy" / "dreams" / "0001.jsonl"
     file.write_bytes(file.read_bytes() + b'{"line":"batch","num')  # what a cut power line leaves
     understudy(cut, *words)
     assert lines(cut)[: len(begun)] == begun and len(lines(cut)) > len(begun)
     assert lines(cut)[1:] == lines(whole)[1:]
-    proposed = [{entry.id for entry in one.ledger.list("proposed")} for one in (whole, cut)]
-    assert proposed[0] == proposed[1] != set()
+    for state in ("proposed", "approved"):
+        entered = [{entry.id for entry in one.ledger.list(state)} for one in (whole, cut)]
+        assert entered[0] == entered[1] != set(), state
 
 
 @pytest.mark.parametrize(
@@ -103,3 +108,30 @@ def test_what_cannot_be_dreamed_is_said(tmp_path: Path, words: tuple[str, ...], 
     workspace = new_workspace(tmp_path / "w")
     assert problem in understudy(workspace, "dream", *words, code=2)
     assert not workspace.ledger.list() and not lines(workspace)
+
+
+def test_a_server_is_asked_and_trains_only_when_the_round_is_over(tmp_path: Path) -> None:
+    workspace = new_workspace(tmp_path / "w")
+    file = workspace.root / "behaviours" / "listening.toml"
+    file.write_text('approved_by = "maya"\n' + file.read_text())
+    with (tmp_path / "server.log").open("wb") as output:
+        server = subprocess.Popen(command(workspace, "serve", "--port", "0"), stdout=output, stderr=output)
+    try:
+        eventually(workspace.server)
+        told = json.loads(understudy(workspace, "dream", "listening", "--budget", "40", "--json"))
+        [counted] = told["invariants"]
+        assert told["ended"] == "budget spent" and counted["failed"] == counted["n"] == 40, (
+            "the habit was there"
+        )
+        assert {one["made"] for line in lines(workspace)[1:-1] for one in line["dreams"]} == {
+            "recombined",
+            "paraphrased",
+        }
+        taught = eventually(lambda: [one.id for one in workspace.ledger.list("trained")] or None)
+        assert sorted(taught) == sorted(told["lessons"])
+        understudy(workspace, "dream", "listening", "--budget", "20")
+    finally:
+        server.terminate()
+        server.wait(60)
+    first, second = lines(workspace)[0], lines(workspace, 2)[0]
+    assert first["weights"] == "initial" != second["weights"]

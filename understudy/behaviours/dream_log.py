@@ -86,19 +86,27 @@ class Batch(msgspec.Struct, frozen=True, tag="batch", tag_field="line"):
 class RoundEnded(msgspec.Struct, frozen=True, tag="end", tag_field="line"):
     """The round is over, and why."""
 
-    why: Literal["budget spent", "nothing new"]
+    why: Literal["budget spent", "nothing new", "weights moved"]
 
 
 Line = RoundBegun | Batch | RoundEnded
 
 
 class DreamLog:
-    """A round on disk, and the scenarios that the rounds before it asked."""
+    """A round on disk, and the scenarios that the rounds before it asked. `left` is the one before it where
+    that was not over, but of other weights, settings or invariants.
+    """
 
-    def __init__(self, stream: BinaryIO, lines: Sequence[Line], earlier: Sequence[Scenario]) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        lines: Sequence[Line],
+        earlier: Sequence[Scenario],
+        left: RoundBegun | None = None,
+    ) -> None:
         first, *rest = lines
         assert isinstance(first, RoundBegun), "a round is read from its beginning"
-        self._stream, self.begun, self.earlier = stream, first, tuple(earlier)
+        self._stream, self.begun, self.earlier, self.left = stream, first, tuple(earlier), left
         self.batches = [line for line in rest if isinstance(line, Batch)]
         self.ended = next((line for line in rest if isinstance(line, RoundEnded)), None)
 
@@ -133,8 +141,10 @@ def open_round(folder: Path, wanted: RoundBegun) -> Iterator[DreamLog]:
         rounds = [(file, lines) for file in sorted(folder.glob("[0-9]*.jsonl")) if (lines := _read(file))]
         number = 1 + max((int(file.stem) for file, _ in rounds), default=0)
         file, lines = folder / f"{number:04}.jsonl", list[Line]()
-        if rounds and _goes_on(rounds[-1][1], wanted):
+        newest = _unfinished(rounds[-1][1]) if rounds else None
+        if newest is not None and newest.same_as(wanted):
             file, lines = rounds.pop()
+            newest = None
         earlier = [one.scenario for _, old in rounds for line in old for one in _dreams(line)]
         with file.open("r+b" if file.exists() else "w+b") as stream:
             stream.truncate(sum(len(_encoded(line)) for line in lines))
@@ -143,13 +153,14 @@ def open_round(folder: Path, wanted: RoundBegun) -> Iterator[DreamLog]:
                 lines = [msgspec.structs.replace(wanted, number=number)]
                 _write(stream, lines[0])
                 _sync(folder)
-            yield DreamLog(stream, lines, earlier)
+            yield DreamLog(stream, lines, earlier, newest)
 
 
-def _goes_on(lines: Sequence[Line], wanted: RoundBegun) -> bool:
-    begun = lines[0]
-    over = any(isinstance(line, RoundEnded) for line in lines)
-    return isinstance(begun, RoundBegun) and begun.same_as(wanted) and not over
+def _unfinished(lines: Sequence[Line]) -> RoundBegun | None:
+    """What a round is of that is not over."""
+    first, *rest = lines
+    over = any(isinstance(line, RoundEnded) for line in rest)
+    return first if isinstance(first, RoundBegun) and not over else None
 
 
 def _dreams(line: Line) -> tuple[Dream, ...]:

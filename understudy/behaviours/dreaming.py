@@ -66,13 +66,18 @@ def dream(
     dreamer: Dreamer,
     *,
     now: Callable[[], datetime],
+    weights: Callable[[], str | None] | None = None,
     dreamed: Callable[[Batch], None] = lambda _: None,
 ) -> None:
     """Go on with a round until its budget is spent or nothing new can be made. `dreamed` is told each batch.
 
     `invariants` are all that there are: those that the round is not about still have scenarios to keep
-    unseen. Raises DreamError when one that it is about cannot be dreamed, and what the model and the judges
-    raise; what was asked by then is in the log.
+    unseen. `weights` tells the weight commit that speaks, None between two: where it is no longer that of the
+    round, since a server trained meanwhile, the batch in which that is seen does not count and the round is
+    over.
+
+    Raises DreamError when one that it is about cannot be dreamed, and what the model and the judges raise;
+    what was asked by then is in the log.
     """
     held = HeldOut(invariants)
     stocks = _stocks(log.begun, invariants, held)
@@ -88,6 +93,9 @@ def dream(
         groups = Counter((one.invariant, one.scenario.group) for one in log.dreams)
         sieve = Sieve(held, asked, groups, dreamer)
         batch = _dream_batch(log, stocks, dreamer, sieve, held, min(BATCH, left), now)
+        if weights is not None and weights() != log.begun.weights:
+            log.end(RoundEnded("weights moved"))
+            break
         if not batch.dreams:
             log.end(RoundEnded("nothing new"))
             break

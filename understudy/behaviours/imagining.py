@@ -17,8 +17,9 @@ from understudy.behaviours.subject import Dreamer, Speech
 TRIES = 8
 """Recombinations drawn for each that is wanted: two in five are held out, and ever more were asked."""
 OF_ONE_GROUP = 8
-"""Scenarios of one group in a round: what was failed draws others of its kind, and would soon be all there
-is. When it was, the model learned nothing else (docs/LOG.md).
+"""After so many of one group in a round no more of it are made: what was failed draws others of its kind, and
+would soon be all there is. When it was, the model learned nothing else (docs/LOG.md). The last batch that has
+some may bring a few above.
 """
 PARAPHRASE_TOKENS = 64
 """A person's message that takes more is not ended, and dropped."""

@@ -1,5 +1,6 @@
 """`understudy dream`."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +15,16 @@ from understudy.cli.tables import print_table, watching
 from understudy.cli.weights import print_json
 
 if TYPE_CHECKING:
-    from understudy.behaviours import Batch, Invariant, Material, RoundBegun, RoundReport, Zone
-    from understudy.lessons import Ledger
+    from understudy.behaviours import Batch, DreamLog, Invariant, Material, RoundBegun, RoundReport, Zone
+    from understudy.lessons import Ledger, LedgerEntry
     from understudy.workspace import Workspace
 
 RECENT = 200
 """Messages and lessons, newest first, that scenarios are made from."""
+MOVING = (
+    "expected weights that stay as they are while their dreams last, the server trains: try again when it is "
+    "done"
+)
 
 
 def dream(
@@ -48,27 +53,50 @@ def dream(
     with subject_of(opened) as subject:
         begun = _begun(opened, invariants, names, budget, seed, _zone(zone))
         with open_round(opened.root / ".understudy" / "dreams", begun) as log, watching() as bar:
+            if log.left is not None:
+                _say_left(log.left, log.begun)
             known = "goes on" if log.batches else "begins"
             task = bar.add_task(f"round {log.begun.number} {known}", total=budget, completed=len(log.dreams))
 
             def note(batch: "Batch") -> None:
-                _propose(opened.ledger, log.begun, [batch], invariants)
+                _propose(opened.ledger, log.begun, [batch])
                 bar.update(task, completed=len(log.dreams), description=f"failed {batch.failed.value:.2f}")
 
-            dream_on(log, invariants, subject, now=lambda: datetime.now(UTC), dreamed=note)
-            proposed = _propose(opened.ledger, log.begun, log.batches, invariants)
+            dream_on(
+                log,
+                invariants,
+                subject,
+                now=lambda: datetime.now(UTC),
+                weights=lambda: _weights(opened),
+                dreamed=note,
+            )
+            proposed = _propose(opened.ledger, log.begun, log.batches)
+            _approve(opened.ledger, proposed, invariants)
             if not log.batches:
-                raise CommandError(
-                    "expected scenarios to ask, none could be made that is not held out or known: give the "
-                    "invariants more templates or words (docs/behaviours.md)"
-                )
+                raise CommandError(_why_empty(log))
             report = report_round(log)
     if json:
         from understudy.behaviours import round_json
 
-        print_json({**round_json(report), "lessons": proposed})
+        print_json({**round_json(report), "lessons": [entry.id for _, entry in proposed]})
     else:
         _print(report, len(proposed))
+
+
+def _say_left(left: "RoundBegun", begun: "RoundBegun") -> None:
+    """That a round which was not over is not gone on with, and why."""
+    same = left.weights == begun.weights
+    why = "it had other settings or invariants" if same else f"it was of the weights {left.weights[:12]}"
+    print(f"round {left.number} is left as it is, since {why}: round {begun.number} begins", file=sys.stderr)
+
+
+def _why_empty(log: "DreamLog") -> str:
+    if log.ended is not None and log.ended.why == "weights moved":
+        return MOVING
+    return (
+        "expected scenarios to ask, none could be made that is not held out or known: give the invariants "
+        "more templates or words (docs/behaviours.md)"
+    )
 
 
 def _begun(
@@ -96,9 +124,16 @@ def _begun(
             "expected invariants with an [instruction], found none: without one that brings the behaviour "
             "out, a failure teaches nothing (docs/behaviours.md)"
         )
-    weights = weights_now(workspace).commit or "initial"
-    material = _material(workspace)
-    return RoundBegun(0, weights, budget, seed, zone, dreamed, digests_of(invariants), material)
+    if (weights := _weights(workspace)) is None:
+        raise CommandError(MOVING)
+    known, material = digests_of(invariants), _material(workspace)
+    return RoundBegun(0, weights, budget, seed, zone, dreamed, known, material)
+
+
+def _weights(workspace: "Workspace") -> str | None:
+    """The weight commit that speaks now; None between two."""
+    found = weights_now(workspace)
+    return None if found.training else found.commit or "initial"
 
 
 def _material(workspace: "Workspace") -> "Material":
@@ -128,21 +163,26 @@ def _material(workspace: "Workspace") -> "Material":
 
 
 def _propose(
-    ledger: "Ledger", begun: "RoundBegun", batches: "Sequence[Batch]", invariants: "Sequence[Invariant]"
-) -> list[str]:
-    """Enter the batches' lessons; approve those whose invariant a person approved for it. Again changes
-    nothing.
-    """
+    ledger: "Ledger", begun: "RoundBegun", batches: "Sequence[Batch]"
+) -> "list[tuple[str, LedgerEntry]]":
+    """Enter the batches' lessons, each with its invariant's name. Again changes nothing."""
     from understudy.behaviours import lessons_of
 
-    trusted = {one.name: one.approved_by for one in invariants if one.approved_by}
     made = [one for batch in batches for one in lessons_of(begun, batch)]
-    entered = [(name, ledger.propose(lesson).entry) for name, lesson in made]
-    for name, person in trusted.items():
-        waiting = [entry.id for of, entry in entered if of == name and entry.state == "proposed"]
-        if waiting:
-            ledger.approve_together(waiting, person, f"dreamed for {name}, approved in its file")
-    return [entry.id for _, entry in entered]
+    return [(name, ledger.propose(lesson).entry) for name, lesson in made]
+
+
+def _approve(
+    ledger: "Ledger", entered: "Sequence[tuple[str, LedgerEntry]]", invariants: "Sequence[Invariant]"
+) -> None:
+    """Approve lessons of invariants whose files say so: when the round is over, since a running server trains
+    what is approved at once, and the rest of the round would be asked of other weights.
+    """
+    for invariant in invariants:
+        waiting = [entry.id for of, entry in entered if of == invariant.name and entry.state == "proposed"]
+        if invariant.approved_by and waiting:
+            why = f"dreamed for {invariant.name}, approved in its file"
+            ledger.approve_together(waiting, invariant.approved_by, why)
 
 
 def _zone(text: str) -> "Zone":
