@@ -1,25 +1,18 @@
 """Dreams on the pocket model, whole: what lessons left undone is raised, and nothing that is kept is lost."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
+from loading import load_script
 
 from understudy.behaviours import HeldOut, read_invariants, split_of
 from understudy.pocket.invariants import folder
-
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "dreaming.py"
 
 
 @pytest.fixture(scope="module")
 def dreaming() -> Any:
     """The benchmark as a module."""
-    specification = importlib.util.spec_from_file_location("dreaming", BENCHMARK)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script("benchmarks", "dreaming")
 
 
 def test_one_round_raises_what_ten_lessons_left_undone(dreaming: Any) -> None:

@@ -4,15 +4,13 @@ Labels are drawn anew in each run, so that what is counted is the error of the w
 sequential test together.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from loading import load_script
 from scipy.stats import beta, binom
 
 from understudy.behaviours import (
@@ -34,16 +32,7 @@ Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
 
-def _load(name: str) -> ModuleType:
-    file = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(name, file)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-bench = _load("sequential_tests")
+bench = load_script("benchmarks", "sequential_tests")
 CODES: dict[int, Decision] = {bench.HOLDS: "holds", bench.VIOLATED: "violated", bench.UNDECIDED: "undecided"}
 
 

@@ -8,6 +8,7 @@ import torch
 from known_models import asked
 from known_models import invariant as made
 from msgspec.structs import replace
+from reading_engine import CONCEPTS, LAYERS, reading_engine
 from scipy.special import logsumexp
 
 from understudy.behaviours import (
@@ -26,31 +27,19 @@ from understudy.behaviours import (
     prepare,
     read_invariants,
 )
-from understudy.config import ModelSettings
 from understudy.engine import (
-    Directions,
     EmbeddedEngine,
     GenerationRequest,
-    ReadoutManifest,
     Sampling,
     encode_chat,
 )
 from understudy.lessons import ChatMessage
-from understudy.pocket import checkpoint_directory
 from understudy.pocket.invariants import folder
-
-CONCEPTS = ["calm", "curious"]
-LAYERS = (0, 2)
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    readout = tmp_path_factory.mktemp("directions")
-    draw, size = torch.Generator().manual_seed(0), 128
-    manifest = ReadoutManifest(concepts=CONCEPTS, layers=list(LAYERS), hidden_size=size, dtype="float32")
-    Directions(manifest, {n: torch.randn(len(CONCEPTS), size, generator=draw) for n in LAYERS}).save(readout)
-    settings = ModelSettings(dtype="float32")
-    with EmbeddedEngine(settings, checkpoint_directory(), readout=readout) as opened:
+    with reading_engine(tmp_path_factory.mktemp("directions")) as opened:
         yield opened
 
 

@@ -4,16 +4,14 @@ The simulation of all runs at once is the benchmark's (benchmarks/sequential_tes
 product's classes, decision for decision and sample for sample, and to probabilities without a random number.
 """
 
-import importlib.util
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from loading import load_script
 
 from understudy.behaviours import Decision, JudgeError, LikelihoodRatio, Rate, Requirement, decide
 
@@ -24,16 +22,7 @@ FAMILIES = ([0.75] * 10, [0.9] * 10, [0.75] * 5 + [0.97] * 5)
 CODES: dict[Decision, int] = {"holds": 1, "violated": -1, "undecided": 0}
 
 
-def _load(name: str) -> ModuleType:
-    file = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(name, file)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-bench = _load("sequential_tests")
+bench = load_script("benchmarks", "sequential_tests")
 
 
 def by_the_product(

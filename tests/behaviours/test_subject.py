@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from known_models import asked
+from reading_engine import reading_engine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -27,7 +28,7 @@ from understudy.behaviours import (
 )
 from understudy.behaviours.subject import TOGETHER, in_batches
 from understudy.config import ModelSettings, ServerSettings
-from understudy.engine import Directions, EmbeddedEngine, ReadoutManifest, encode_chat, encode_text
+from understudy.engine import EmbeddedEngine, encode_chat, encode_text
 from understudy.lessons import ChatMessage
 from understudy.pocket import checkpoint_directory, lessons
 from understudy.pocket.invariants import folder
@@ -35,17 +36,11 @@ from understudy.server import create_app, serving
 
 TOKEN = "a-token-of-these-tests"
 MODEL = "understudy"
-CONCEPTS, LAYERS = ["calm", "curious"], (0, 2)
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    readout = tmp_path_factory.mktemp("directions")
-    draw, size = torch.Generator().manual_seed(0), 128
-    manifest = ReadoutManifest(concepts=CONCEPTS, layers=list(LAYERS), hidden_size=size, dtype="float32")
-    Directions(manifest, {n: torch.randn(len(CONCEPTS), size, generator=draw) for n in LAYERS}).save(readout)
-    settings = ModelSettings(dtype="float32")
-    with EmbeddedEngine(settings, checkpoint_directory(), readout=readout) as opened:
+    with reading_engine(tmp_path_factory.mktemp("directions")) as opened:
         yield opened
 
 

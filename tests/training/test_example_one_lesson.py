@@ -1,11 +1,8 @@
 """The flat page in examples/ and the real session are held to the same numbers."""
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 import torch
+from loading import load_script
 from training_models import ARCHITECTURES, random_ids, tiny_model
 
 from understudy.config import TrainingSettings
@@ -13,18 +10,9 @@ from understudy.lessons import Example
 from understudy.training import Apollo, parameter_groups, run_session
 
 
-def load_example(name: str) -> ModuleType:
-    file = Path(__file__).parents[2] / "examples" / f"{name}.py"
-    specification = importlib.util.spec_from_file_location(name, file)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_flat_page_gives_the_session_s_numbers(architecture: str) -> None:
-    page = load_example("train_one_lesson")
+    page = load_script("examples", "train_one_lesson")
     context, continuation = random_ids(70, 1).tolist(), random_ids(6, 2).tolist()
     flat, real = tiny_model(architecture), tiny_model(architecture)
     losses = page.train_one_lesson(flat, context, continuation, steps=5)

@@ -99,7 +99,7 @@ from understudy.behaviours.specification import (
 )
 from understudy.behaviours.subject import Dreamer, LogProbability, ModelSubject, Speech, Subject, Voice
 from understudy.behaviours.verdicts import Looked, NoAnswer, ScenarioTooLong, Smooth, Verdict, check
-from understudy.behaviours.voices import EngineVoice, ServedVoice, VoiceFailed
+from understudy.behaviours.voices import EngineSpeech, EngineVoice, ServedVoice, VoiceFailed
 
 __all__ = [
     "DREAMED",
@@ -119,6 +119,7 @@ __all__ = [
     "DreamError",
     "DreamLog",
     "Dreamer",
+    "EngineSpeech",
     "EngineVoice",
     "Estimate",
     "Finding",

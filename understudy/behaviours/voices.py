@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 
 if TYPE_CHECKING:
-    from understudy.engine import Completion, EmbeddedEngine, GenerationRequest, Score, ScoreRequest
+    from understudy.engine import Completion, EmbeddedEngine, Engine, GenerationRequest, Score, ScoreRequest
 
 CONNECT_SECONDS = 5.0
 
@@ -16,10 +16,10 @@ class VoiceFailed(RuntimeError):
     """A server that could not be reached, or refused what it was asked."""
 
 
-class EngineVoice:
-    """An engine in this process."""
+class EngineSpeech:
+    """What any engine in this process says, scores aside."""
 
-    def __init__(self, engine: "EmbeddedEngine") -> None:
+    def __init__(self, engine: "Engine") -> None:
         self._engine = engine
 
     @property
@@ -33,12 +33,20 @@ class EngineVoice:
     def complete(self, request: "GenerationRequest") -> "tuple[Completion, ...]":
         return self._engine.complete(request)
 
-    def score(self, sequences: "Sequence[ScoreRequest]") -> "tuple[Score, ...]":
-        return self._engine.score(sequences)
-
     def concepts(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         directions = self._engine.directions
         return ((), ()) if directions is None else (directions.concepts, directions.layers)
+
+
+class EngineVoice(EngineSpeech):
+    """An engine of ours, asked in the caller's thread."""
+
+    def __init__(self, engine: "EmbeddedEngine") -> None:
+        super().__init__(engine)
+        self._scorer = engine
+
+    def score(self, sequences: "Sequence[ScoreRequest]") -> "tuple[Score, ...]":
+        return self._scorer.score(sequences)
 
 
 class ServedVoice:

@@ -105,7 +105,12 @@ def _lesson(
     if chosen.split() == said.split() or not chosen.strip():
         return None
     path = change.after.path(message.id)[:-1] if change.after else ()
-    source = Source(
+    return Lesson(chat_context(path, model_name), chosen, said, source_of(change, message))
+
+
+def source_of(change: Change, message: Message) -> Source:
+    """A message as a change of it left it."""
+    return Source(
         change.file,
         message.thread.title,
         message.id,
@@ -113,4 +118,3 @@ def _lesson(
         change.author,
         change.time.astimezone(UTC).isoformat(),
     )
-    return Lesson(chat_context(path, model_name), chosen, said, source)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
 
 from understudy.conversation import Change, ConversationRepository, Message
 from understudy.lessons.chat import ChatMessage
 from understudy.lessons.context import chat_context
 from understudy.lessons.lesson import Source
-from understudy.lessons.mining import moves
+from understudy.lessons.mining import moves, source_of
 from understudy.lessons.notes import notes_in
 
 WEIGHTS_TRAILER = "Understudy-Weights"
@@ -53,12 +52,6 @@ def replies(repo: ConversationRepository, model_name: str) -> list[Reply]:
 
 def _reply(change: Change, message: Message, model_name: str) -> Reply:
     path = change.after.path(message.id)[:-1] if change.after else ()
-    source = Source(
-        change.file,
-        message.thread.title,
-        message.id,
-        change.commit,
-        change.author,
-        change.time.astimezone(UTC).isoformat(),
+    return Reply(
+        chat_context(path, model_name), message.body, notes_in(change.trailers), source_of(change, message)
     )
-    return Reply(chat_context(path, model_name), message.body, notes_in(change.trailers), source)

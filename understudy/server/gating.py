@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from understudy.behaviours import (
+    EngineSpeech,
     Gate,
     InvalidInvariant,
     Invariant,
@@ -28,7 +29,7 @@ from understudy.lessons import ChatMessage, Decisions
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
-    from understudy.engine import Completion, Engine, GenerationRequest, Score, ScoreRequest
+    from understudy.engine import Engine, Score, ScoreRequest
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -71,29 +72,15 @@ class Watch:
     digests: Mapping[str, str]
 
 
-class LoopVoice:
+class LoopVoice(EngineSpeech):
     """The served engine, asked from a worker thread while an event loop serves."""
 
     def __init__(self, engine: "Engine", loop: asyncio.AbstractEventLoop) -> None:
-        self._engine, self._loop = engine, loop
-
-    @property
-    def tokenizer(self) -> Any:
-        return self._engine.tokenizer
-
-    @property
-    def context_length(self) -> int:
-        return self._engine.context_length
-
-    def complete(self, request: "GenerationRequest") -> "tuple[Completion, ...]":
-        return self._engine.complete(request)
+        super().__init__(engine)
+        self._loop = loop
 
     def score(self, sequences: "Sequence[ScoreRequest]") -> "tuple[Score, ...]":
         return asyncio.run_coroutine_threadsafe(self._score(sequences), self._loop).result()
-
-    def concepts(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        directions = self._engine.directions
-        return ((), ()) if directions is None else (directions.concepts, directions.layers)
 
     async def _score(self, sequences: "Sequence[ScoreRequest]") -> "tuple[Score, ...]":
         from understudy.engine import EngineBusy
