@@ -44,13 +44,13 @@ def _served(workspace: "Workspace", address: "ServerAddress") -> Iterator["Model
     from understudy.weights import last_owner
 
     directory = locate_model(workspace.model_path)
-    if last_owner(directory) != address.pid:  # its tokenizer and its files would be of another model
-        raise CommandError(
-            f"expected the server at {address.url} to serve {directory}, it serves another model directory: "
-            "name that one in understudy.toml, or stop the server"
-        )
     voice = ServedVoice(address.url, workspace.token, workspace.settings.model.name, directory)
     try:
+        if last_owner(directory) != address.pid:  # its tokenizer and its files would be of another model
+            raise CommandError(
+                f"expected the server at {address.url} to serve {directory}, it serves another model "
+                "directory: name that one in understudy.toml, or stop the server"
+            )
         yield ModelSubject(voice)
     finally:
         voice.close()
