@@ -96,7 +96,7 @@ class Dreamer:
         return [LogProbability(math.log(max(chance, 1e-9)), 1) for chance in chances]
 
     def readouts(self, said: Sequence[tuple[Prompt, str]], concept: str, layer: int | None) -> list[float]:
-        raise NotImplementedError
+        raise AssertionError("nothing is read out here")
 
     def continue_user(self, begun: Sequence[Prompt], speech: Speech) -> list[str | None]:
         random = Random(f"{begun} {speech.seed}")

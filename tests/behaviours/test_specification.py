@@ -140,8 +140,8 @@ def test_an_instruction_stands_before_the_prompt_or_after_the_answer() -> None:
             ReadoutJudge("calm", at_most=-0.5),
         ),
         (
-            '[judge]\nkind = "model"\nurl = "http://x/v1"\nmodel = "m"\nlabelled = "l"\nkey_env = "KEY"',
-            ModelJudge("http://x/v1", "m", "l", "KEY"),
+            '[judge]\nkind = "model"\nurl = "http://x/v1"\nmodel = "m"\nlabelled = "l"\nkey_env = "JUDGE"',
+            ModelJudge("http://x/v1", "m", "l", "JUDGE"),
         ),
     ],
 )
@@ -217,6 +217,10 @@ def test_a_target_is_text_and_no_pattern(file: Path) -> None:
         (
             (RULE, '[judge]\nkind = "model"\nurl = "u"\nmodel = "m"\nlabelled = "l"\nquestion = "Well?"\n'),
             r"expected \{answer\} in the question",
+        ),
+        (
+            (RULE, '[judge]\nkind = "model"\nurl = "u"\nmodel = "m"\nlabelled = "l"\nkey_env = "TOKEN"\n'),
+            "key_env",
         ),
         (("more.jsonl", "none.jsonl"), r"none\.jsonl"),
         (('"cup", "blue book"', '""'), "length >= 1"),

@@ -70,6 +70,14 @@ def test_failures_become_lessons_and_nothing_held_out_is_asked(tmp_path: Path) -
     assert not first & second
 
 
+def test_what_people_asked_lately_is_dreamed_of(tmp_path: Path) -> None:
+    workspace = new_workspace(tmp_path / "w")
+    workspace.repository.start("conversations/talk.md", "Raffle", "maya", "Use marmalade for the raffle.")
+    understudy(workspace, "dream", "listening", "--budget", "4", "--json")
+    [asked_lately] = lines(workspace)[0]["material"]["prompts"]
+    assert asked_lately[0]["content"] == "Use marmalade for the raffle."
+
+
 def test_a_round_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     whole, cut = new_workspace(tmp_path / "whole"), new_workspace(tmp_path / "cut")
     for one in (whole, cut):

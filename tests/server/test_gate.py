@@ -182,6 +182,8 @@ def test_what_is_not_decided_waits_for_a_person_and_nothing_is_built_on_it(tmp_p
         assert [one["session"] for one in server.status()["decisions"]] == [told["session"]]
         refused = server.call("POST", "/finetune", body(lessons(1, 5)))
         assert refused.status_code == 409 and refused.json()["error"]["code"] == "decision_open"
+        adopted = {"source": str(checkpoint() / "model.safetensors"), "author": "maya"}
+        assert server.call("POST", "/weights/adopt", adopted).json()["error"]["code"] == "decision_open"
         said = understudy(
             workspace, "behaviours", "revert", told["session"][:8], "--why", "no", "--as", "maya"
         )
@@ -222,11 +224,17 @@ def test_a_server_killed_before_the_decision_takes_it_when_it_is_back(workspace:
         server.process.wait()
         sent.wait()
     assert not decisions.list(), "it was too late to kill it"
-    with serving(workspace):
+    with serving(workspace) as server:
         [made] = eventually(lambda: decisions.list() or None)
         eventually(lambda: is_original(workspace) or None)
         eventually(lambda: {ledger.get(one).state for one in ids} == {"reverted"} or None)
+        overruled = server.call("POST", "/weights/restore", {"commit": made.weight_commit, "author": "maya"})
+        assert overruled.status_code == 200 and not is_original(workspace)
     assert made.choice == "revert" and len(decisions.list()) == 1
+    with serving(workspace) as server:
+        told = eventually(lambda: server.status() if server.status()["weight_commit"] else None)
+        assert told["weight_commit"] == overruled.json()["commit"], "what a person brought back stays"
+        assert not is_original(workspace)
 
 
 @pytest.mark.parametrize(

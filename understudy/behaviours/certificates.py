@@ -8,7 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -17,9 +17,6 @@ from understudy.behaviours.scenarios import Split
 from understudy.behaviours.sequential import Decision, JudgeError
 from understudy.behaviours.specification import Kind
 from understudy.behaviours.verdicts import Verdict
-
-if TYPE_CHECKING:
-    pass
 
 FORMAT = 1
 """The only one so far."""

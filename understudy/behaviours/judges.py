@@ -100,7 +100,8 @@ class ReadoutJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
 class ModelJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="model", tag_field="kind"):
     """Another model says yes or no, at any endpoint that speaks OpenAI's chat completions.
 
-    `url` ends before `/chat/completions`; `key_env` names the environment variable with its key. `labelled`
+    `url` ends before `/chat/completions`; `key_env` names the environment variable with its key, in
+    whose name JUDGE stands, so that a file which came from elsewhere cannot send another secret. `labelled`
     is a file of JSON Lines, each with `prompt`, `answer` and whether it `shows` the behaviour, judged by a
     person: from them the judge's own error is measured, and the verdict allows for it.
     """
@@ -108,7 +109,7 @@ class ModelJudge(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="m
     url: Text
     model: Text
     labelled: Text
-    key_env: str | None = None
+    key_env: Annotated[str, msgspec.Meta(pattern="^[A-Z0-9_]*JUDGE[A-Z0-9_]*$")] | None = None
     question: Text = QUESTION
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 

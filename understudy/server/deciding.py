@@ -95,7 +95,7 @@ class Decider:
     async def finish(self) -> None:
         """Carry out what was decided before the server died, and close what no longer matters."""
         for decision in self._newest():
-            if decision.choice != "ask":
+            if decision.choice == "keep" or self._is_due(decision):
                 await self._carry_out(decision)
         self.close_moot("server", "its weights were left behind")
 
@@ -120,6 +120,18 @@ class Decider:
         parent = commits[decision.weight_commit].parent
         await self._restore(parent, decision.by, decision.why)
         log.info("session %s was reverted: %s", decision.session, decision.why)
+
+    def _is_due(self, decision: SessionDecision) -> bool:
+        """Whether a revert was not carried out: nothing was restored since the session. Where something was,
+        a person may have brought the session's weights back on purpose.
+        """
+        from understudy.weights import read_commits
+
+        if decision.choice != "revert":
+            return False
+        commits = read_commits(self._engine.directory)
+        places = [place for place, one in enumerate(commits) if one.id == decision.weight_commit]
+        return bool(places) and not any("restores" in one.details for one in commits[places[0] + 1 :])
 
     def _keep(self, decision: SessionDecision) -> None:
         for entry in self._ledger.list("trained"):
@@ -153,6 +165,7 @@ class Decider:
 
 
 def describe_decision(decision: SessionDecision) -> Told:
+    """A decision as the API tells it."""
     return {
         "decision": decision.choice,
         "by": decision.by,

@@ -164,6 +164,7 @@ class Sessions:
         from understudy.training import Adopt
 
         async with self._turn:
+            self.decider.require_none_waiting()
             made = await self.trainer.adopt(Adopt(uuid.uuid4().hex, source, message, author, parent))
         self.engine.weight_commit = made
         return {"commit": made, "source": source}
