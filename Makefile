@@ -26,11 +26,12 @@ $(VENV)/installed-dev: pyproject.toml
 demo: $(VENV)/installed ## the main job: corrections in a thread become durable behaviour, measured
 	$(BIN)/understudy demo $(if $(CONVERSATION),--conversation $(CONVERSATION))
 
-serve: $(VENV)/installed ## serve the workspace in ./workspace (made when missing) with the pocket model
-	test -d workspace || $(BIN)/understudy init workspace
+serve: $(VENV)/installed ## serve ./workspace (made when missing, with the pocket model and a conversation to begin with)
+	test -d workspace || $(BIN)/understudy init workspace --sample
 	$(BIN)/understudy serve --workspace workspace
 
-test: $(VENV)/installed-dev ## all tests
+test: $(VENV)/installed-dev ## all tests; a browser is installed when there is none
+	environments/install_chromium.sh
 	$(BIN)/pytest
 
 # vLLM pins its own versions of much: it lives apart.

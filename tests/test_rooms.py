@@ -6,12 +6,19 @@ import sys
 
 import pytest
 
+import understudy.access
 import understudy.cli
 import understudy.conversation
 import understudy.lessons
 import understudy.server
 
-LIGHT = (understudy.cli, understudy.server, understudy.conversation, understudy.lessons)
+LIGHT = (
+    understudy.cli,
+    understudy.server,
+    understudy.conversation,
+    understudy.lessons,
+    understudy.access,
+)
 HEAVY = ("torch", "transformers", "vllm")
 
 

@@ -17,6 +17,8 @@ from pydantic_settings import (
 SETTINGS_FILE = "understudy.toml"
 WORKSPACE_VARIABLE = "UNDERSTUDY_WORKSPACE"
 """The environment variable that tells vLLM's processes which workspace they serve."""
+GITHUB_SECRET_VARIABLE = "UNDERSTUDY_GITHUB_CLIENT_SECRET"
+"""The environment variable with the secret of the OAuth app at GitHub."""
 POCKET = "pocket"
 """The model path that means: the model that ships with Understudy."""
 
@@ -124,6 +126,24 @@ class ParticipantSettings(_Section):
     temperature: Annotated[float, Field(ge=0)] = 0.0
 
 
+class AccessSettings(_Section):
+    """Who gets in by the pages, and how often anyone may try (docs/access.md).
+
+    GitHub's secret is no setting: it comes from GITHUB_SECRET_VARIABLE alone.
+    """
+
+    public_url: Annotated[str, Field(pattern=r"^https?://[^/@\s?#\\]+$")] | None = (
+        None  # as people reach it behind a proxy: https://talk.example.org; None: where it listens
+    )
+    session_days: Annotated[int, Field(ge=1)] = 30  # without a visit; then one signs in anew
+    invitation_days: Annotated[int, Field(ge=1)] = 7  # a week: whoever is invited may be away
+    posts_per_minute: Annotated[int, Field(ge=1)] = 240  # of one visitor; typing previews three a second
+    attempts_per_minute: Annotated[int, Field(ge=1)] = 20  # to sign in, and wrong tokens, from one address
+    github_client_id: str | None = None  # of an OAuth app; None: nobody signs in by GitHub
+    github_url: str = "https://github.com"
+    github_api_url: str = "https://api.github.com"
+
+
 class Settings(BaseSettings):
     """All settings of a workspace."""
 
@@ -137,6 +157,7 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
     weights: WeightsSettings = WeightsSettings()
+    access: AccessSettings = AccessSettings()
 
 
 def load_settings(file: Path | None, **flags: Any) -> Settings:

@@ -14,10 +14,12 @@ FILE = "conversations/talk.md"
 COMMANDS = (
     *("init", "serve", "threads", "start", "reply", "edit", "say", "train", "finetune", "status", "demo"),
     *("study", "report", "pull", "push", "merge-driver"),
-    *("show", "post", "move", "split", "delete", "rename", "merge", "search", "history", "export", "import"),
+    *("show", "post", "move", "split", "delete", "restore", "rename", "merge", "search", "history"),
+    *("export", "import"),
     *("lessons list", "lessons show", "lessons approve", "lessons reject", "lessons lean"),
     *("weights log", "weights restore", "dream"),
     *(f"behaviours {verb}" for verb in ("list", "check", "certify", "decisions", "keep", "revert")),
+    *(f"people {verb}" for verb in ("list", "invite", "link", "revoke")),
     *(f"weights {verb}" for verb in ("commit", "show", "diff", "checkout", "revert", "verify", "gc")),
     *(f"weights {verb}" for verb in ("diagnose", "sync", "vector", "apply", "negate", "merge", "conflicts")),
 )

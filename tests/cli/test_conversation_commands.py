@@ -168,6 +168,28 @@ def test_deleting_keeps_the_place_of_what_was_answered(
     assert revisions[0]["body"] == "Which tea?\n\nFor all of us."
 
 
+def test_a_deleted_message_comes_back(
+    shell: Shell, repo: ConversationRepository, asked: str, answer: str
+) -> None:
+    text = repo.read(FILE).text
+    shell("delete", "talk", "--message", answer, "--as", "understudy")
+    commit = repo.head()
+    assert shell("restore", "talk", "--message", answer, "--as", "maya") == answer
+    assert repo.read(FILE).text == text
+    assert [one["body"] for one in shell.json("history", "talk", "--message", answer)] == [
+        *("Coffee.", "", "Coffee."),
+    ]
+    assert "nothing to bring back" in shell.refused(
+        "restore", "talk", "--message", answer, "--commit", commit
+    )
+    shell("delete", "talk", "--message", asked, "--as", "maya")
+    link = f"{FILE}#{asked}"
+    done = shell.json("restore", "talk", "--message", link, "--commit", repo.head(), "--as", "maya")
+    assert done["message"] == asked and repo.read(FILE).text == text
+    assert "did not delete" in shell.refused("restore", "talk", "--message", asked, "--commit", commit)
+    assert "no commit deleted" in shell.refused("restore", "talk", "--message", "0" * 12)
+
+
 def test_show(shell: Shell, asked: str, answer: str) -> None:
     lines = shell("show", "talk").splitlines()
     assert lines[:5] == ["### Tea", "", lines[2], "  Which tea?", ""] and asked in lines[2]

@@ -113,6 +113,31 @@ class TestRevisions:
         assert bodies(repo, message) == [("ann", "x\udc81")]
 
 
+class TestActs:
+    """What was done is told by the commits alone."""
+
+    def test_no_version_of_a_file_is_read(self, repo: ConversationRepository, talk: str) -> None:
+        answer = repo.reply(FILE, talk, "bob", "One.").message
+        repo.edit(FILE, answer, "bob", "Two.", trailers={"Understudy-Lesson": "4"})
+        rewrite(repo, "First.", "Last.")
+        moved = repo.move(FILE, answer, None, "mo", title="Cake")
+        repo.delete(FILE, moved.message, "bob")
+        blobs = git(repo.root, "rev-list", "--objects", "--all", "--", FILE).splitlines()
+        for name in (line.split()[0] for line in blobs if line.endswith(f" {FILE}")):
+            (repo.root / ".git" / "objects" / name[:2] / name[2:]).unlink()
+        acts = list(ConversationRepository.open(repo.root).changes())
+        assert [(act.author, act.operation, act.message) for act in acts] == [
+            ("ann", "start", talk),
+            ("bob", "reply", answer),
+            ("bob", "edit", answer),
+            ("Gil", None, None),
+            ("mo", "move", moved.message),
+            ("bob", "delete", moved.message),
+        ]
+        assert acts[2].trailers["Understudy-Lesson"] == "4" and acts[4].moved == moved.moved
+        assert {act.file for act in acts} == {FILE}
+
+
 class TestMerges:
     """What a merge commit did is only what none of its parents had."""
 

@@ -1,22 +1,32 @@
 """Who may do what: `participants.toml`, enforced where conversations are written and read."""
 
 import subprocess
+import tomllib
+import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from understudy.conversation import (
+    Access,
     ConversationRepository,
     InvalidName,
     InvalidParticipants,
     Kind,
     NotAllowed,
+    Participant,
+    Participants,
     Right,
     UnknownFile,
     UnknownRevision,
     read_participants,
+    write_participants,
 )
+from understudy.conversation.participants import UNRESTRICTED
 
 FILE = "conversations/talk.md"
 SECRET = "conversations/board/plans.md"
@@ -50,6 +60,10 @@ members = ["bob", "guest"]
 
 [conversations."conversations/board/open.md"]
 access = "public"
+
+[conversations."conversations/news/"]
+access = "open"
+members = ["bob"]
 """
 
 
@@ -105,7 +119,10 @@ class TestTheFile:
             ("[participants.'e\u0301']", "NFC"),
             (TOML + "[conversations.'../x.md']", "conversations/name.md"),
             (TOML + "[conversations.'conversations/x']", "conversations/name.md"),
-            (TOML + "[conversations.'conversations/x.md']\naccess = 'closed'", "'closed'"),
+            (
+                TOML + "[conversations.'conversations/x.md']\naccess = 'closed'",
+                "'public', 'private' or 'open'; got 'closed'",
+            ),
             (TOML + "[conversations.'conversations/x.md']\nmembers = ['eve']", "'eve'"),
             (TOML + "[conversations.'conversations/x.md']\nmembers = [3]", "3"),
         ],
@@ -164,6 +181,79 @@ class TestTheFile:
         with pytest.raises(InvalidParticipants):
             repo.read(FILE, reader="ann")
         assert repo.head() == before
+
+
+_names = st.text(
+    st.characters(categories=["L", "M", "N"], include_characters="_.-"), min_size=1, max_size=6
+).map(lambda name: unicodedata.normalize("NFC", name))
+_emails = st.from_regex(r"[^\s<>@]{1,9}@[^\s<>@]{1,9}", fullmatch=True)
+
+
+@st.composite
+def some_participants(draw: st.DrawFn) -> Participants:
+    """What any file could say."""
+    names = draw(
+        st.lists(_names.map(lambda name: unicodedata.normalize("NFC", name)), min_size=1, unique=True)
+    )
+    people = {
+        name: Participant(
+            name,
+            draw(st.text(max_size=12)),
+            draw(st.none() | _emails),
+            draw(st.sampled_from(Kind)),
+            draw(st.frozensets(st.sampled_from(Right)))
+            | (frozenset([Right.ADMIN]) if not number else frozenset()),
+        )
+        for number, name in enumerate(names)
+    }
+    places = draw(st.sets(st.sampled_from([SECRET, "conversations/board/", "conversations/a 'b\".md", FILE])))
+    access = {
+        place: Access(kind == "private", draw(st.frozensets(st.sampled_from(names))), kind == "open")
+        for place, kind in ((place, draw(st.sampled_from(["public", "private", "open"]))) for place in places)
+    }
+    return Participants(people, access)
+
+
+class TestWritingTheFile:
+    """`write_participants`, for what changes it without a person's hand."""
+
+    @given(some_participants())
+    def test_what_is_written_reads_back_equal(self, participants: Participants) -> None:
+        text = write_participants(participants)
+        assert read_participants(text) == participants
+        assert read_participants(text.encode().decode()) == participants
+
+    def test_only_what_is_not_the_default_stands_there(self) -> None:
+        text = write_participants(read_participants(TOML))
+        assert tomllib.loads(text)["participants"]["ann"] == {
+            "display": "Ann Lee",
+            "email": "ann@example.org",
+            "rights": ["admin"],
+        }
+        assert tomllib.loads(text)["participants"]["none"] == {"rights": []}
+        assert tomllib.loads(text)["conversations"]["conversations/news/"] == {
+            "access": "open",
+            "members": ["bob"],
+        }
+        assert write_participants(read_participants(text)) == text
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda ann: Participants(unrestricted=True), "has no participants.toml"),
+            (lambda ann: Participants({"ann": replace(ann, rights=frozenset())}), "no one the right 'admin'"),
+            (lambda ann: Participants({"bob": ann}), "cannot say this"),
+            (lambda ann: Participants({"ann": replace(ann, display="\ud800")}), "cannot say this"),
+            (lambda ann: Participants({"ann": replace(ann, email="nowhere")}), "e-mail"),
+            (lambda ann: Participants({"ann": ann}, {FILE: Access(True, frozenset(), True)}), "cannot say"),
+            (lambda ann: Participants({"ann": ann}, {FILE: Access(True, frozenset(["eve"]))}), "'eve'"),
+        ],
+    )
+    def test_what_no_file_can_say_is_refused(
+        self, change: Callable[[Participant], Participants], said: str
+    ) -> None:
+        with pytest.raises(InvalidParticipants, match=said):
+            write_participants(change(read_participants(TOML).people["ann"]))
 
 
 def test_commits_bear_the_address_that_is_written_down(
@@ -254,6 +344,26 @@ class TestPrivateConversations:
                 attempt()
         with pytest.raises(UnknownRevision, match="by its commit"):
             repo.read(FILE, blob, reader="tea")
+
+    def test_what_is_open_strangers_may_read(self, repo: ConversationRepository) -> None:
+        """And no more than that; for those who take part it is as if it were public."""
+        news = "conversations/news/today.md"
+        repo.start(news, "News", "tea", "Tea.")
+        participants = repo.participants()
+        assert participants.open_to_all(news) and not participants.open_to_all(FILE)
+        assert not participants.open_to_all(SECRET)
+        assert not participants.open_to_all("conversations/board/open.md")
+        assert all(
+            participants.may(name, right, news) == participants.may(name, right, FILE)
+            for name in (*participants.people, "stranger")
+            for right in Right
+        )
+        assert not participants.may_read("stranger", news)
+        with pytest.raises(NotAllowed):
+            repo.reply(news, repo.read(news).messages[0].id, "stranger", "x")
+
+    def test_nothing_is_open_without_the_file(self) -> None:
+        assert not UNRESTRICTED.open_to_all(FILE) and UNRESTRICTED.may_read("stranger", FILE)
 
     def test_errors_name_only_what_one_may_know(
         self, repo: ConversationRepository, talk: dict[str, str]

@@ -20,6 +20,8 @@ from workspace_server import idle_service, serving, small_workspace
 from understudy.config import ServerSettings
 from understudy.server import create_app
 from understudy.server.openapi import describe_api
+from understudy.server.pages import page_routes
+from understudy.server.pages.routing import PageRoute
 from understudy.server.session_settings import SESSION_FIELDS
 from understudy.server.training_answers import Divergence, OutcomeAnswer, SessionAnswer
 from understudy.server.training_routes import training_routes
@@ -32,9 +34,8 @@ HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starlette]:
     workspace = small_workspace(tmp_path_factory.mktemp("document"))
     with idle_service(workspace) as service:
-        yield create_app(
-            service.engine, workspace.settings.server, workspace.token, extra_routes=training_routes(service)
-        )
+        routes = [*training_routes(service), *page_routes()]
+        yield create_app(service.engine, workspace.settings.server, workspace.token, extra_routes=routes)
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +62,12 @@ def test_no_route_is_missing(app: Starlette, document: dict[str, Any]) -> None:
         for route in app.routes
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
+        if not isinstance(route, PageRoute)
     }
-    assert len(routes) == len(app.routes) >= 16
+    assert len(routes) == sum(not isinstance(route, PageRoute) for route in app.routes) >= 30
     assert set(operations(document)) == routes
+    pages = [route.path for route in app.routes if isinstance(route, PageRoute)]
+    assert {"/", "/talk/{name:path}", "/learn", "/model", "/people"} <= set(pages)
 
 
 def test_every_operation_says_what_it_is_and_answers(document: dict[str, Any]) -> None:

@@ -69,12 +69,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(workspace: Workspace, *, trained: bool = True) -> Iterator[Server]:
-    """The server while the block runs; with `trained` it has its trainer when the block begins."""
+def serving(workspace: Workspace, *, trained: bool = True, port: int = 0) -> Iterator[Server]:
+    """The server while the block runs, on a free port unless one is named; with `trained` it has its trainer
+    when the block begins.
+    """
     log = workspace.root / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "understudy", "serve", "-w", str(workspace.root), "--port", "0"],
+            [sys.executable, "-m", "understudy", "serve", "-w", str(workspace.root), "--port", str(port)],
             stdout=output,
             stderr=output,
         )

@@ -35,6 +35,14 @@ def test_vllms_key_reads_and_nothing_else_does(prefix: str, path: str) -> None:
         assert answer.text == "Bearer token", "the workspace's guard lets it through on any address"
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_a_persons_token_is_left_for_the_workspace_to_judge(path: str) -> None:
+    answer = client(["sesame"]).get(path, headers={"Authorization": "Bearer us_anns"})
+    assert answer.text == "Bearer us_anns"
+    own = client(["us_sesame"]).get(PATHS[0], headers={"Authorization": "Bearer us_sesame"})
+    assert own.text == "Bearer token", "a key of vLLM's may begin like one"
+
+
 def test_vllms_key_is_not_the_workspaces_token() -> None:
     answer = client(["sesame"]).post("/train", headers={"Authorization": "Bearer sesame"})
     assert answer.text == "Bearer sesame", "left as it is, for the workspace's guard to refuse"

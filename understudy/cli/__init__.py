@@ -22,6 +22,7 @@ _HELP = {
     "move": "Move a message and its replies to another thread, or to a new one.",
     "split": "Make a thread of a paragraph of a message.",
     "delete": "Delete a message.",
+    "restore": "Bring a deleted message back.",
     "rename": "Give a thread another title.",
     "merge": "Put all of one thread behind another.",
     "search": "Find messages: by words, or those unread, mentioning you, or newest.",
@@ -84,6 +85,16 @@ for _name, (_verb, _help) in {
 }.items():
     behaviours.command(f"understudy.cli.deciding:{_verb}", name=_name, help=_help)
 app.command(behaviours)
+
+people = App(name="people", help="Who takes part: list, invite, let in, sign out.")
+for _name, (_verb, _help) in {
+    "list": ("list_people", "List who takes part, with their rights, signed-in browsers and API tokens."),
+    "invite": ("invite_person", "Make someone a participant, and print the link that lets them in once."),
+    "link": ("link_person", "Print a link that signs a participant in once."),
+    "revoke": ("revoke_person", "End what can come in as someone: browsers, links, tokens, GitHub's login."),
+}.items():
+    people.command(f"understudy.cli.people:{_verb}", name=_name, help=_help)
+app.command(people)
 
 weights = App(name="weights", help="The weights' history: commits, what moved, going back, the files.")
 for _file, _commands in {

@@ -52,6 +52,10 @@ def _expected() -> tuple[type[Exception], ...]:
 
         found += [TooFewReplies, VoiceFailed, InvalidInvariant, NoAnswer, ScenarioTooLong, JudgeFailed]
         found += [InvalidCertificate, SignatureFailed]
+    if "understudy.access" in sys.modules:
+        from understudy.access import AccessError
+
+        found.append(AccessError)
     if "understudy.engine" in sys.modules:  # never load torch only to report an error
         from understudy.engine import EngineError
 

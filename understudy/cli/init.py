@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from understudy.cli.failures import CommandError
 from understudy.config import POCKET
 
 
@@ -17,6 +18,9 @@ def init(
     copy: Annotated[
         bool, Parameter(help="Copy a model directory into the workspace instead of teaching it in place.")
     ] = False,
+    sample: Annotated[
+        bool, Parameter(help="With the model that ships: a conversation to begin with.")
+    ] = False,
 ) -> None:
     """Make a workspace in DIRECTORY.
 
@@ -25,10 +29,12 @@ def init(
     """
     from understudy.workspace import Workspace
 
+    if sample and model != POCKET:
+        raise CommandError("expected --sample with the model that ships only: it is about what that one does")
     if model == POCKET:
         from understudy.pocket import new_workspace
 
-        made = new_workspace(directory)
+        made = new_workspace(directory, sample=sample)
     else:
         path = Path(model).expanduser()
         if not path.is_dir():  # a hub name: its cache belongs to every program, so the workspace gets a copy

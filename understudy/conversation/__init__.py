@@ -8,6 +8,7 @@ happened.
 from understudy.conversation.anchors import Place
 from understudy.conversation.bodies import normalise_body, valid_name, valid_title
 from understudy.conversation.checking import Finding, check
+from understudy.conversation.comparing import Piece, compare_words
 from understudy.conversation.document import Conversation, Message, Span, Thread
 from understudy.conversation.drivers import drive_merge, install_merge_driver
 from understudy.conversation.errors import (
@@ -46,8 +47,9 @@ from understudy.conversation.errors import (
     UnknownRevision,
     UnknownThread,
 )
-from understudy.conversation.exporting import export_html, export_json, render_body
+from understudy.conversation.exporting import export_html, export_json
 from understudy.conversation.grafting import import_older
+from understudy.conversation.highlighting import highlight_css
 from understudy.conversation.history import Change
 from understudy.conversation.importing import Imported, import_chats
 from understudy.conversation.index import Activity, Entry, Index
@@ -62,15 +64,19 @@ from understudy.conversation.participants import (
     Participants,
     Right,
     read_participants,
+    write_participants,
 )
 from understudy.conversation.quoting import paragraphs
 from understudy.conversation.remotes import Pulled, add_remote, clone, pull, push
+from understudy.conversation.rendering import BODY_CSS, plain_line, render_body
 from understudy.conversation.repository import ConversationRepository, Posted
+from understudy.conversation.restoring import restore
 from understudy.conversation.restructuring import delete, merge_threads, move, rename, split
 from understudy.conversation.revisions import Revision
 from understudy.conversation.searching import MATCH_END, MATCH_START
 
 __all__ = [
+    "BODY_CSS",
     "MATCH_END",
     "MATCH_START",
     "Access",
@@ -110,6 +116,7 @@ __all__ = [
     "NotAllowed",
     "Participant",
     "Participants",
+    "Piece",
     "Place",
     "Posted",
     "Pulled",
@@ -132,11 +139,13 @@ __all__ = [
     "add_remote",
     "check",
     "clone",
+    "compare_words",
     "delete",
     "drive_merge",
     "edit",
     "export_html",
     "export_json",
+    "highlight_css",
     "import_chats",
     "import_older",
     "install_merge_driver",
@@ -149,6 +158,7 @@ __all__ = [
     "normalise_body",
     "paragraphs",
     "parse",
+    "plain_line",
     "post",
     "pull",
     "push",
@@ -156,8 +166,10 @@ __all__ = [
     "rename",
     "render_body",
     "reply",
+    "restore",
     "split",
     "start",
     "valid_name",
     "valid_title",
+    "write_participants",
 ]

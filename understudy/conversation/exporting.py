@@ -1,35 +1,18 @@
-"""Conversations for other programs and for people without this one: JSON, and one self-contained page.
+"""Conversations for other programs and for people without this one: JSON, and one self-contained page."""
 
-Each body is rendered on its own, so nothing that stands in one (a link definition, an open fence) reaches
-another; HTML in bodies is shown as text, and what is rendered is sanitised once more.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from understudy.conversation.document import Conversation, Message
+from understudy.conversation.highlighting import highlight_css
 from understudy.conversation.participants import UNRESTRICTED, Participants
+from understudy.conversation.rendering import BODY_CSS, plain_line, render_body
 from understudy.conversation.searching import plain
-
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
-    from markdown_it.token import Token
 
 FORMAT = "understudy-conversations"
 VERSION = 1
 
-_NESTING = 100
-"""Blocks inside one body that are rendered as blocks; deeper ones show as text."""
-
-_TAGS = frozenset(
-    [
-        *("a", "blockquote", "br", "code", "del", "em", "hr", "li", "ol", "p", "pre", "s", "strong", "ul"),
-        *("h1", "h2", "h3", "h4", "h5", "h6", "table", "tbody", "td", "th", "thead", "tr"),
-    ]
-)
-_ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}, "code": {"class"}}
-_SCHEMES = {"http", "https", "mailto"}
 _STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
@@ -93,18 +76,13 @@ def export_html(
         parts.append(_contents(conversations))
     for file, conversation in conversations.items():
         parts.append(f"<section>\n<h1>{_text(file)}</h1>\n")
-        renderer = _renderer({message.id: targets[file, message.id] for message in conversation.messages})
+        links = {message.id: targets[file, message.id] for message in conversation.messages}
         for number, thread in enumerate(conversation.threads):
             parts.append(f'<h2 id="{_thread_target(file, number)}">{_text(thread.title)}</h2>\n')
-            parts += (_article(file, message, targets, renderer, participants) for message in thread.walk())
+            parts += (_article(message, links, participants) for message in thread.walk())
         parts.append("</section>\n")
     parts.append("</body>\n</html>\n")
     return "".join(parts)
-
-
-def render_body(body: str, links: Mapping[str, str] | None = None) -> str:
-    """A body's Markdown as safe HTML. `links` gives a message's id the target on the page."""
-    return _rendered(body, _renderer(links or {}))
 
 
 def _head(title: str) -> str:
@@ -113,7 +91,8 @@ def _head(title: str) -> str:
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width">\n<meta name="referrer" content="no-referrer">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{_text(title)}</title>\n"
+        f"<style>{_STYLE}{BODY_CSS}{highlight_css()}</style>\n</head>\n<body>\n"
     )
 
 
@@ -142,22 +121,16 @@ def _targets(conversations: Mapping[str, Conversation]) -> dict[tuple[str, str],
     return found
 
 
-def _article(
-    file: str,
-    message: Message,
-    targets: Mapping[tuple[str, str], str],
-    renderer: "MarkdownIt",
-    participants: Participants,
-) -> str:
-    target = targets[file, message.id]
+def _article(message: Message, links: Mapping[str, str], participants: Participants) -> str:
+    target = links[message.id]
     person = participants.get(message.author)
     name = f"<strong>{_text(person.display if person else '@' + message.author)}</strong>"
     moment = message.created_at
     when = f'datetime="{moment.isoformat()}"' if moment else ""
     answers = ""
     if message.parent is not None:
-        answers = f', to <a href="#{targets[file, message.parent.id]}">@{_text(message.parent.author)}</a>'
-    body = "<p><em>deleted</em></p>\n" if message.deleted else _rendered(message.body, renderer)
+        answers = f', to <a href="#{links[message.parent.id]}">@{_text(message.parent.author)}</a>'
+    body = "<p><em>deleted</em></p>\n" if message.deleted else render_body(message.body, links)
     kind = ' class="model"' if person and person.kind == "model" else ""
     return (
         f'<article id="{target}"{kind} style="--depth: {message.depth}">\n<header>{name} '
@@ -167,36 +140,4 @@ def _article(
 
 
 def _text(text: str) -> str:
-    return escape(plain(text))
-
-
-def _rendered(body: str, renderer: "MarkdownIt") -> str:
-    import nh3  # here, so that starting a program does not pay for it
-
-    return nh3.clean(
-        renderer.render(plain(body)),
-        tags=set(_TAGS),
-        attributes={tag: set(names) for tag, names in _ATTRIBUTES.items()},
-        url_schemes=_SCHEMES,
-        link_rel="noopener noreferrer nofollow",
-    )
-
-
-def _renderer(links: Mapping[str, str]) -> "MarkdownIt":
-    from markdown_it import MarkdownIt  # here, so that starting a program does not pay for it
-
-    def image(_self: Any, tokens: Sequence["Token"], position: int, _options: Any, _env: Any) -> str:
-        source, shown = str(tokens[position].attrGet("src") or ""), tokens[position].content
-        return f'<a href="{escape(source)}">{escape(shown or source)}</a>'
-
-    def link(self: Any, tokens: Sequence["Token"], position: int, options: Any, env: Any) -> str:
-        target = str(tokens[position].attrGet("href") or "")
-        if target.startswith("#") and target[1:] in links:
-            tokens[position].attrSet("href", "#" + links[target[1:]])
-        return str(self.renderToken(tokens, position, options, env))
-
-    markdown = MarkdownIt("commonmark", {"html": False, "maxNesting": _NESTING})
-    markdown.enable(["table", "strikethrough"])
-    markdown.add_render_rule("image", image)
-    markdown.add_render_rule("link_open", link)
-    return markdown
+    return escape(plain_line(text))

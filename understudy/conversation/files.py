@@ -16,6 +16,10 @@ SUFFIX = ".md"
 STATE_FOLDER = ".understudy"
 """Ours, not in Git: the writers' lock, the journal, temporary files."""
 
+MOST_PART_BYTES = 200
+"""Of a file's or folder's name: file systems take 255, and while it is written a file has a longer name."""
+MOST_PATH_BYTES = 1000
+
 _LOCK_RETRY_SECONDS = 0.002
 
 _log = logging.getLogger(__name__)
@@ -24,9 +28,16 @@ _log = logging.getLogger(__name__)
 def valid_path(file: str) -> str:
     """The path of a conversation relative to the workspace's root, or `InvalidPath`.
 
-    Forward slashes, inside `conversations/`, ending in `.md`, no part that is hidden or leads upwards.
+    Forward slashes, inside `conversations/`, ending in `.md`, no part that is hidden or leads upwards, none
+    longer than a file system takes.
     """
     parts = file.split("/")
+    sizes = [len(part.encode("utf-8", "surrogatepass")) for part in parts]
+    if max(sizes) > MOST_PART_BYTES or sum(sizes) + len(parts) > MOST_PATH_BYTES:
+        raise InvalidPath(
+            f"a conversation's name has up to {MOST_PART_BYTES} bytes between two slashes and "
+            f"{MOST_PATH_BYTES} in all; got {max(sizes)} and {sum(sizes) + len(parts)}: {file[:80]!r}..."
+        )
     plain = all(
         part and not part.startswith(".") and part.isprintable() and "\\" not in part for part in parts
     )

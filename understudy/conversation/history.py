@@ -11,7 +11,7 @@ from pygit2.enums import DeltaStatus, SortMode
 from understudy.conversation.document import Conversation, Message
 from understudy.conversation.files import is_conversation
 from understudy.conversation.parser import parse
-from understudy.conversation.trailers import MOVED, moved_ids
+from understudy.conversation.trailers import MESSAGE, MOVED, OPERATION, moved_ids
 
 _PARSED_KEPT = 8
 _TEXTS_KEPT = 8
@@ -36,6 +36,16 @@ class Change:
     _other_parents: tuple[str | None, ...] = field(repr=False)
     _read: Callable[[str], str] = field(repr=False)
     _load: Callable[[str], Conversation] = field(repr=False)
+
+    @property
+    def operation(self) -> str | None:
+        """What the commit says was done ("reply", "edit", ...); None where another program made it."""
+        return self.trailers.get(OPERATION)
+
+    @property
+    def message(self) -> str | None:
+        """The id of the message that the commit says it is about."""
+        return self.trailers.get(MESSAGE)
 
     @property
     def before_text(self) -> str | None:

@@ -48,27 +48,34 @@ def removed(text: str, start: int, end: int) -> str:
 def lifted(text: str, roots: Sequence[Message], ending: str) -> str:
     """These messages and all below them with their dashes at column 0, whole lines, ready to be `placed`.
 
-    `roots` stand one after the other in the file. Bodies read as before: each of their lines keeps what it
-    has beyond its message's text column.
+    `roots` stand one after the other in the file.
     """
-    last = list(roots[-1].walk())[-1]
+    moved = [(below, root.span.text_column - MARKER_WIDTH) for root in roots for below in root.walk()]
+    return shifted(text, moved, ending)
+
+
+def shifted(text: str, messages: Sequence[tuple[Message, int]], ending: str) -> str:
+    """These messages, each moved to the left by so many columns, whole lines, ready to be `placed`.
+
+    They stand one after the other in the file. Bodies read as before: each of their lines keeps what it has
+    beyond its message's text column.
+    """
+    last = messages[-1][0]
     parts = []
-    for root in roots:
-        shift = root.span.text_column - MARKER_WIDTH
-        for message in root.walk():
-            span = message.span
-            end = line_after(text, message.body_end, span.end) if message is last else span.end
-            if shift == 0:
-                parts.append(text[span.start : end])
-                continue
-            column = span.text_column - shift
-            parts.append(" " * (column - MARKER_WIDTH) + text[span.start : span.body].lstrip(" \t"))
-            parts.append("\n".join(_shifted(text[span.body : end], span.text_column, column)))
+    for message, shift in messages:
+        span = message.span
+        end = line_after(text, message.body_end, span.end) if message is last else span.end
+        if shift == 0:
+            parts.append(text[span.start : end])
+            continue
+        column = span.text_column - shift
+        parts.append(" " * (column - MARKER_WIDTH) + text[span.start : span.body].lstrip(" \t"))
+        parts.append("\n".join(_moved_lines(text[span.body : end], span.text_column, column)))
     written = "".join(parts)
     return written if written.endswith("\n") else written + _line_end(written, ending)
 
 
-def _shifted(raw: str, old: int, new: int) -> Iterator[str]:
+def _moved_lines(raw: str, old: int, new: int) -> Iterator[str]:
     """The lines of a body, those after the first moved from one text column to another."""
     first, *rest = raw.split("\n")
     yield first

@@ -61,13 +61,22 @@ def edit(doc: Conversation, id: str, body: str) -> Change:  # noqa: A002 - the p
     new = normalise_body(body)
     if new == message.body:
         raise Unchanged(f"message {id} says exactly this already: nothing to edit")
+    return _checked(doc, refilled(doc, message, new), message.span.start, edited=True)
+
+
+def refilled(doc: Conversation, message: Message, body: str, written: str | None = None) -> str:
+    """The file's text with another body for this message; `written` are its characters, where they are known.
+
+    Only what stands behind the message's colon is touched.
+    """
     tail = doc.text[message.body_end :]
     # The ending behind the body, which outlives every edit; the file's first may stand inside this body.
     ending = next((end for end in ("\r\n", "\n") if tail.startswith(end)), line_ending(doc.text))
-    written = written_body(new, message.span.text_column, ending)
-    if "".join(tail.split("\n", 2)[1:2]).strip(BLANK) and swallows_next_line(new):
+    if written is None:
+        written = written_body(body, message.span.text_column, ending)
+    if "".join(tail.split("\n", 2)[1:2]).strip(BLANK) and swallows_next_line(body):
         written += ending
-    return _checked(doc, doc.text[: message.span.body] + written + tail, message.span.start, edited=True)
+    return doc.text[: message.span.body] + written + tail
 
 
 def new_title(doc: Conversation, title: str) -> str:

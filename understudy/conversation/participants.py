@@ -13,6 +13,9 @@
     access = "private"
     members = ["ann"]
 
+    [conversations."conversations/news.md"]
+    access = "open"
+
 What stands in the newest commit counts. Without the file the workspace is one person's: everyone may do
 everything.
 """
@@ -31,6 +34,7 @@ from understudy.conversation.files import FOLDER, SUFFIX, valid_path
 
 PARTICIPANTS_FILE = "participants.toml"
 
+_ACCESS = ("public", "private", "open")
 _Name = TypeVar("_Name", bound=StrEnum)
 _EMAIL = re.compile(r"[^\s<>@]+@[^\s<>@]+\Z")
 
@@ -76,10 +80,14 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who takes part in a conversation, or in all of a folder: everyone, or (private) its members."""
+    """Who takes part in a conversation, or in all of a folder: everyone, or (private) its members.
+
+    `open`: whoever is no participant may read it, too.
+    """
 
     private: bool
     members: frozenset[str]
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,13 @@ class Participants:
     def may_read(self, name: str, file: str) -> bool:
         """Whether this participant may read this conversation."""
         return self.may(name, Right.READ, file)
+
+    def open_to_all(self, file: str) -> bool:
+        """Whether someone who is no participant may read this conversation.
+
+        Nothing is, in a workspace without a file: there "everyone" means whoever holds the files.
+        """
+        return not self.unrestricted and self.access(file).open
 
     def require(self, name: str, right: Right, file: str | None, what: str) -> None:
         """`NotAllowed` unless the participant has the right."""
@@ -182,6 +197,44 @@ def read_participants(text: str) -> Participants:
     return Participants(MappingProxyType(people), MappingProxyType(conversations))
 
 
+def write_participants(participants: Participants) -> str:
+    """The text of a `participants.toml` that `read_participants` reads as these participants.
+
+    What an entry has by default is left out; comments are not kept. `InvalidParticipants` for what no file
+    says: no one who can change it, someone who is listed under another name, what is not Unicode, a workspace
+    without the file.
+    """
+    import tomli_w  # here, so that starting a program does not pay for it
+
+    if participants.unrestricted:
+        raise InvalidParticipants(f"a workspace where all may do everything has no {PARTICIPANTS_FILE}")
+    text = tomli_w.dumps(
+        {
+            "participants": {name: _written_person(one) for name, one in participants.people.items()},
+            "conversations": {
+                place: _written_access(access) for place, access in participants.conversations.items()
+            },
+        }
+    )
+    if re.search("[\ud800-\udfff]", text) or read_participants(text) != participants:
+        raise InvalidParticipants(f"{PARTICIPANTS_FILE} cannot say this: {participants!r}")
+    return text
+
+
+def _written_person(person: Participant) -> dict[str, Any]:
+    found: dict[str, Any] = {"display": person.display} if person.display != person.name else {}
+    if person.email is not None:
+        found["email"] = person.email
+    if person.kind is not Kind.PERSON:
+        found["kind"] = person.kind.value
+    return {**found, "rights": sorted(person.rights, key=list(Right).index)}
+
+
+def _written_access(access: Access) -> dict[str, Any]:
+    name = "private" if access.private else "open" if access.open else "public"
+    return {"access": name, **({"members": sorted(access.members)} if access.members else {})}
+
+
 def valid_email(email: str) -> str:
     """An e-mail address that can stand in a commit, or `InvalidName`."""
     if not _EMAIL.match(email):
@@ -206,12 +259,12 @@ def _participant(name: str, entry: Any, where: str) -> Participant:
 def _access(entry: Any, where: str, people: Mapping[str, Participant]) -> Access:
     found = _only(entry, where, {"access": str, "members": list})
     access, members = found.get("access", "public"), found.get("members", [])
-    if access not in ("public", "private"):
-        raise InvalidParticipants(f"{where}.access is 'public' or 'private'; got {access!r}")
+    if access not in _ACCESS:
+        raise InvalidParticipants(f"{where}.access is 'public', 'private' or 'open'; got {access!r}")
     strangers = [member for member in members if member not in people]
     if strangers:
         raise InvalidParticipants(f"{where}.members names {strangers[0]!r}, who is no participant")
-    return Access(access == "private", frozenset(members))
+    return Access(access == "private", frozenset(members), access == "open")
 
 
 def _place(place: str) -> str:

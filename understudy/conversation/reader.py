@@ -8,10 +8,11 @@ from typing import Self
 import pygit2
 
 from understudy.conversation.document import Conversation
-from understudy.conversation.errors import UnknownRevision
+from understudy.conversation.errors import InvalidTarget, UnknownRevision
 from understudy.conversation.files import valid_path
 from understudy.conversation.history import Change, changes_between
 from understudy.conversation.participants import Participants, Right
+from understudy.conversation.restoring import deletes, newest_deletion
 from understudy.conversation.revisions import Revision, revisions
 from understudy.conversation.store import GitStore, Person
 from understudy.conversation.texts import Texts
@@ -116,6 +117,13 @@ class ConversationReader:
         message = self.read(file, head, reader=reader).message(id)
         return revisions(self._store.git, head, file, message)
 
+    def deleted_in(self, file: str, id: str, *, reader: str | None = None) -> str:  # noqa: A002
+        """The newest commit that deleted the message, or `UnknownMessage`: what `restore` undoes."""
+        valid_path(file)
+        if reader is not None:
+            self.participants().require(reader, Right.READ, file, "read")
+        return newest_deletion(list(self.changes(file=file)), id).commit
+
     def trailers(self, commit: str) -> Mapping[str, str]:
         """The trailers in a commit's message; `Change.moved` has the ids that it changed."""
         found = self._store.resolve(commit)
@@ -126,6 +134,18 @@ class ConversationReader:
     def participants(self, revision: str | None = None) -> Participants:
         """Who takes part, as of a commit (default: the newest)."""
         return self._writer.participants(self._commit(revision))
+
+    def _before_deletion(self, file: str, id: str, commit: str) -> Conversation:  # noqa: A002
+        """The conversation before a commit that deleted this message, or `InvalidTarget`."""
+        known = self._known_commit(commit)
+        parents = self._store.git[known].parent_ids
+        since = str(parents[0]) if parents else None
+        for change in self.changes(since, valid_path(file), known):
+            if change.commit == known and change.before is not None and deletes(change, id):
+                return change.before
+        raise InvalidTarget(
+            f"commit {known[:10]} did not delete a message {id!r} of {file}: name the one that did"
+        )
 
     def _commit(self, revision: str | None) -> str | None:
         return self._store.tip() if revision is None else self._known_commit(revision)

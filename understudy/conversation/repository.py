@@ -1,36 +1,24 @@
 """A workspace's conversations in Git: one commit for each thing said, by the one who said it."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime
 
-import pygit2
-
-from understudy.conversation import operations, restructuring
-from understudy.conversation.bodies import normalise_body, valid_name
-from understudy.conversation.document import Conversation, Message, Thread
-from understudy.conversation.errors import Conflict, FileThere
+from understudy.conversation import restructuring
+from understudy.conversation.bodies import valid_name
+from understudy.conversation.document import Conversation, Thread
+from understudy.conversation.errors import FileThere
 from understudy.conversation.files import valid_path
 from understudy.conversation.history import encode
-from understudy.conversation.participants import (
-    PARTICIPANTS_FILE,
-    Participants,
-    Right,
-    read_participants,
-    valid_email,
-)
-from understudy.conversation.reader import ConversationReader, utc_now
-from understudy.conversation.store import Person
+from understudy.conversation.participants import PARTICIPANTS_FILE, Participants, Right, read_participants
+from understudy.conversation.reader import utc_now
+from understudy.conversation.restoring import put_back
+from understudy.conversation.speaking import ConversationSpeaker, Trailers, needs, require_seen, said
 from understudy.conversation.trailers import commit_message
 from understudy.conversation.writing import Outcome, Posted, Request
 
 __all__ = ["ConversationRepository", "Posted", "utc_now"]
 
-_Trailers = Mapping[str, str] | None
-_Permit = Callable[[Participants, Conversation, str], None]
 
-
-class ConversationRepository(ConversationReader):
+class ConversationRepository(ConversationSpeaker):
     """The conversations of one workspace. Safe to use from many threads, processes and machines' clones at
     once.
 
@@ -46,105 +34,6 @@ class ConversationRepository(ConversationReader):
     whoever holds the files.
     """
 
-    def start(
-        self,
-        file: str,
-        title: str,
-        author: str,
-        body: str,
-        *,
-        created: datetime | None = None,
-        email: str | None = None,
-        trailers: _Trailers = None,
-        key: str | None = None,
-    ) -> Posted:
-        """Open a thread, in a new file if there is none of this name."""
-        when = created or self._clock()
-
-        def act(doc: Conversation, _: str) -> Outcome:
-            return _said(*operations.start(doc, title, author, body, when))
-
-        permit = _needs(Right.POST, author, file, "start a thread")
-        request = Request("start", file, author, when, act, permit, new_file=True)
-        return self._say(request, email, trailers, key)
-
-    def post(
-        self,
-        file: str,
-        thread: str | Thread,
-        author: str,
-        body: str,
-        *,
-        created: datetime | None = None,
-        email: str | None = None,
-        trailers: _Trailers = None,
-        key: str | None = None,
-    ) -> Posted:
-        """A message that answers no other, at the end of a thread."""
-        when = created or self._clock()
-
-        def act(doc: Conversation, _: str) -> Outcome:
-            return _said(*operations.post(doc, thread, author, body, when))
-
-        permit = _needs(Right.POST, author, file, "post")
-        title = thread if isinstance(thread, str) else None
-        request = Request("post", file, author, when, act, permit, title=title, local=title is not None)
-        return self._say(request, email, trailers, key)
-
-    def reply(
-        self,
-        file: str,
-        to: str,
-        author: str,
-        body: str,
-        *,
-        created: datetime | None = None,
-        expected_revision: str | None = None,
-        email: str | None = None,
-        trailers: _Trailers = None,
-        key: str | None = None,
-    ) -> Posted:
-        """A reply to the message with the id `to`, also where it was moved since `expected_revision`."""
-        when = created or self._clock()
-
-        def act(doc: Conversation, target: str) -> Outcome:
-            return _said(*operations.reply(doc, target, author, body, when))
-
-        permit = _needs(Right.POST, author, file, "reply")
-        request = Request("reply", file, author, when, act, permit, target=to, local=True)
-        return self._say(request, email, trailers, key, expected_revision)
-
-    def edit(
-        self,
-        file: str,
-        id: str,  # noqa: A002 - the public name of the argument
-        author: str,
-        body: str,
-        *,
-        expected_revision: str | None = None,
-        email: str | None = None,
-        trailers: _Trailers = None,
-        key: str | None = None,
-    ) -> Posted:
-        """Give a message another text; `author` is who edits, the message keeps its own.
-
-        With `expected_revision`, the blob or commit that the author saw, a change of the same message since
-        then is a `Conflict`; changes elsewhere are not, not even that it was moved since that commit.
-        """
-        name, seen = valid_name(author), self._seen(file, id, expected_revision)
-
-        def act(doc: Conversation, target: str) -> Outcome:
-            _require_seen(doc.message(target), seen, normalise_body(body))
-            return _said(*operations.edit(doc, target, body))
-
-        def permit(participants: Participants, doc: Conversation, target: str) -> None:
-            participants.require(name, Right.READ, file, "edit")
-            said_by = doc.message(target).author
-            participants.require_change(name, said_by, file, f"edit message {target}")
-
-        request = Request("edit", file, author, self._clock(), act, permit, target=id, local=True)
-        return self._say(request, email, trailers, key, expected_revision)
-
     def delete(
         self,
         file: str,
@@ -153,7 +42,7 @@ class ConversationRepository(ConversationReader):
         *,
         expected_revision: str | None = None,
         email: str | None = None,
-        trailers: _Trailers = None,
+        trailers: Trailers = None,
         key: str | None = None,
     ) -> Posted:
         """Take a message back. Where others have replied a mark stays in its place."""
@@ -161,7 +50,7 @@ class ConversationRepository(ConversationReader):
 
         def act(doc: Conversation, target: str) -> Outcome:
             message = doc.message(target)
-            _require_seen(message, seen, "")
+            require_seen(message, seen, "")
             parent = message.parent.id if message.parent else None
             return Outcome(restructuring.delete(doc, target), target, parent)
 
@@ -174,6 +63,40 @@ class ConversationRepository(ConversationReader):
         request = Request("delete", file, author, self._clock(), act, permit, target=id)
         return self._say(request, email, trailers, key, expected_revision)
 
+    def restore(
+        self,
+        file: str,
+        id: str,  # noqa: A002 - the public name of the argument
+        deleted_in: str,
+        author: str,
+        *,
+        email: str | None = None,
+        trailers: Trailers = None,
+        key: str | None = None,
+    ) -> Posted:
+        """Undo the deletion of a message that the commit `deleted_in` made, as its trees have to show.
+
+        What the deletion took away below the message comes back too. `Posted.message` is its id: another one
+        (with `Posted.moved`) only where what it answers was moved since, or its thread renamed.
+        """
+        name = valid_name(author)
+        self.participants().require(name, Right.READ, file, "restore")  # before anything is told of it
+        earlier = self._before_deletion(file, id, deleted_in)
+        lost = earlier.message(id)
+
+        def act(doc: Conversation, _: str) -> Outcome:
+            after, moved = put_back(doc, earlier, id)
+            back = after.message(moved.get(id, id))
+            return Outcome(after, back.id, back.parent.id if back.parent else None, moved)
+
+        def permit(participants: Participants, _doc: Conversation, _target: str) -> None:
+            participants.require(name, Right.READ, file, "restore")
+            right = Right.POST if lost.author == name else Right.MODERATE
+            participants.require(name, right, file, f"restore message {id}")
+
+        request = Request("restore", file, author, self._clock(), act, permit)
+        return self._say(request, email, trailers, key)
+
     def move(
         self,
         file: str,
@@ -184,7 +107,7 @@ class ConversationRepository(ConversationReader):
         title: str | None = None,
         expected_revision: str | None = None,
         email: str | None = None,
-        trailers: _Trailers = None,
+        trailers: Trailers = None,
         key: str | None = None,
     ) -> Posted:
         """Put a message and all below it into another thread, or into a new one called `title`.
@@ -196,7 +119,7 @@ class ConversationRepository(ConversationReader):
             after, moved = restructuring.move(doc, target, thread, title=title)
             return Outcome(after, moved.get(target, target), None, moved)
 
-        permit = _needs(Right.MODERATE, author, file, "move messages")
+        permit = needs(Right.MODERATE, author, file, "move messages")
         request = Request("move", file, author, self._clock(), act, permit, target=id)
         return self._say(request, email, trailers, key, expected_revision)
 
@@ -211,7 +134,7 @@ class ConversationRepository(ConversationReader):
         created: datetime | None = None,
         expected_revision: str | None = None,
         email: str | None = None,
-        trailers: _Trailers = None,
+        trailers: Trailers = None,
         key: str | None = None,
     ) -> Posted:
         """Open a thread on one paragraph of a message (the first is 0), which it quotes and links."""
@@ -219,10 +142,10 @@ class ConversationRepository(ConversationReader):
         seen = self._seen(file, id, expected_revision)
 
         def act(doc: Conversation, target: str) -> Outcome:
-            _require_seen(doc.message(target), seen, "")
-            return _said(*restructuring.split(doc, target, paragraph, title, author, when))
+            require_seen(doc.message(target), seen, "")
+            return said(*restructuring.split(doc, target, paragraph, title, author, when))
 
-        permit = _needs(Right.MODERATE, author, file, "split messages")
+        permit = needs(Right.MODERATE, author, file, "split messages")
         request = Request("split", file, author, when, act, permit, target=id)
         return self._say(request, email, trailers, key, expected_revision)
 
@@ -234,7 +157,7 @@ class ConversationRepository(ConversationReader):
         author: str,
         *,
         email: str | None = None,
-        trailers: _Trailers = None,
+        trailers: Trailers = None,
         key: str | None = None,
     ) -> Posted:
         """Give a thread another title. `Posted.message` is its first message's new id ("" if it has none)."""
@@ -244,7 +167,7 @@ class ConversationRepository(ConversationReader):
             after, moved = restructuring.rename(doc, thread, title)
             return Outcome(after, moved.get(first.id, first.id) if first else "", None, moved)
 
-        permit = _needs(Right.MODERATE, author, file, "rename threads")
+        permit = needs(Right.MODERATE, author, file, "rename threads")
         request = Request("rename", file, author, self._clock(), act, permit)
         return self._say(request, email, trailers, key)
 
@@ -256,7 +179,7 @@ class ConversationRepository(ConversationReader):
         author: str,
         *,
         email: str | None = None,
-        trailers: _Trailers = None,
+        trailers: Trailers = None,
         key: str | None = None,
     ) -> Posted:
         """Put all of a thread behind another, whose title stays.
@@ -269,12 +192,12 @@ class ConversationRepository(ConversationReader):
             after, moved = restructuring.merge_threads(doc, source, target)
             return Outcome(after, moved.get(first.id, first.id) if first else "", None, moved)
 
-        permit = _needs(Right.MODERATE, author, file, "merge threads")
+        permit = needs(Right.MODERATE, author, file, "merge threads")
         request = Request("merge_threads", file, author, self._clock(), act, permit)
         return self._say(request, email, trailers, key)
 
     def add(
-        self, file: str, text: str, author: str, *, email: str | None = None, trailers: _Trailers = None
+        self, file: str, text: str, author: str, *, email: str | None = None, trailers: Trailers = None
     ) -> str:
         """Bring a whole conversation in, byte for byte, as a new file, in the commit that is returned.
 
@@ -314,43 +237,3 @@ class ConversationRepository(ConversationReader):
         """
         self.participants().require(author, Right.ADMIN, None, "claim edits made by hand")
         return self._writer.commit_hand_edits(self._person(author, email))
-
-    def _say(
-        self,
-        request: Request,
-        email: str | None,
-        trailers: _Trailers,
-        key: str | None,
-        expected_revision: str | None = None,
-    ) -> Posted:
-        name, address = valid_name(request.author), None if email is None else valid_email(email)
-        seen = None
-        if expected_revision is not None:
-            found = self._store.resolve(expected_revision)
-            seen = str(found.id) if isinstance(found, pygit2.Commit) else None
-        return self._writer.say(
-            replace(request, author=name, email=address, trailers=trailers, key=key, seen=seen)
-        )
-
-    def _seen(self, file: str, id: str, revision: str | None) -> str | None:  # noqa: A002
-        """What the message said in the revision that the caller saw."""
-        return None if revision is None else self.read(file, revision).message(id).body
-
-    def _person(self, name: str, email: str | None) -> Person:
-        """Who a commit is by: with the address in `participants.toml`, the given one, or one made up."""
-        given = None if email is None else valid_email(email)
-        return Person.named(valid_name(name), self.participants().email(name) or given)
-
-
-def _needs(right: Right, author: str, file: str, what: str) -> _Permit:
-    name = valid_name(author)
-    return lambda participants, _doc, _target: participants.require(name, right, file, what)
-
-
-def _said(doc: Conversation, message: Message) -> Outcome:
-    return Outcome(doc, message.id, message.parent.id if message.parent else None)
-
-
-def _require_seen(message: Message, seen: str | None, submitted: str) -> None:
-    if seen is not None and message.body != seen:
-        raise Conflict(message.id, seen, submitted, message.body)

@@ -1,7 +1,7 @@
 """How one message came to read as it does: its revisions, by comparing the trees of commits."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ from pygit2.enums import SortMode
 from understudy.conversation.document import Conversation, Message
 from understudy.conversation.history import author_time, blob_at, decode
 from understudy.conversation.parser import parse
-from understudy.conversation.trailers import moved_ids
+from understudy.conversation.trailers import OPERATION, moved_ids
 
 _READ_KEPT = 4
 
@@ -29,11 +29,17 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class _Trace:
-    """A message as it stood in one commit's file."""
+    """A message as it stood in one commit's file; `gone`: as it will stand again, where that is not yet."""
 
     id: str
     message: Message
     source: bytes
+    gone: bool = False
+
+    @property
+    def says(self) -> tuple[str, bool]:
+        """Its body, and whether it is deleted."""
+        return ("", True) if self.gone else (self.message.body, self.message.deleted)
 
 
 class _Reader:
@@ -76,7 +82,7 @@ def revisions(git: pygit2.Repository, head: str, file: str, message: Message) ->
 
     Goes back along all parents for as long as they have the message, also under an earlier id; a version of
     the file in which the message's characters stand unchanged is not parsed. A message that was removed and
-    brought back begins where it came back.
+    brought back by hand begins where it came back; after `restore` it is looked for on from there.
     """
     reader = _Reader(git, file)
     traces: dict[str, _Trace] = {head: _Trace(message.id, message, _source(message))}
@@ -89,10 +95,10 @@ def revisions(git: pygit2.Repository, head: str, file: str, message: Message) ->
         for parent, there in zip(commit.parents, earlier, strict=True):
             if there is not None:
                 traces.setdefault(str(parent.id), there)
-        now = trace.message
-        if not any(there and _says_the_same(there.message, now) for there in earlier):
-            name, time = commit.author.name, author_time(commit)
-            found.append(Revision(str(commit.id), name, time, now.body, now.deleted))
+        lost_for_good = trace.gone and not any(earlier)
+        if not lost_for_good and not any(there and _says_the_same(there, trace) for there in earlier):
+            body, deleted = trace.says
+            found.append(Revision(str(commit.id), commit.author.name, author_time(commit), body, deleted))
         if not traces:
             break
     return tuple(reversed(found))
@@ -106,10 +112,13 @@ def _in_parent(reader: _Reader, commit: pygit2.Commit, parent: pygit2.Commit, tr
     if before == after:
         return trace
     wanted = {new: old for old, new in moved_ids(commit.message).items()}.get(trace.id, trace.id)
-    if reader.hold_unchanged((before, after), trace):
+    if not trace.gone and reader.hold_unchanged((before, after), trace):
         return _Trace(wanted, trace.message, trace.source)
-    return reader.find(before, wanted, trace.message)
+    there = reader.find(before, wanted, trace.message)
+    if there is None and (trace.gone or commit.message_trailers.get(OPERATION) == "restore"):
+        return replace(trace, id=wanted, gone=True)
+    return there
 
 
-def _says_the_same(old: Message, new: Message) -> bool:
-    return old is new or (old.body == new.body and old.deleted == new.deleted)
+def _says_the_same(old: _Trace, new: _Trace) -> bool:
+    return old is new or old.says == new.says

@@ -12,10 +12,11 @@ MATCH_END = "\x03"
 SNIPPET_WORDS = 16
 
 _PART = re.compile(r'(-?)(?:"([^"]*)"|([^\s"]+))')
-# Scripts written without blanks between words, which the word index cannot cut: found as substrings.
-_UNCUT = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
+UNCUT = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Scripts written without blanks between words, as a regular expression's ranges: the word index cannot cut
+them, so what is in them is found as substrings.
+"""
+_UNCUT = re.compile(f"[{UNCUT}]")
 _UNSTORABLE = re.compile("[\0\x02\x03\ud800-\udfff]")
 
 

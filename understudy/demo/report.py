@@ -1,6 +1,5 @@
 """The demo's table and its one-page report."""
 
-import difflib
 import io
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from understudy.behaviours import Rate
+from understudy.conversation import Piece, compare_words
 from understudy.demo.findings import Findings, Row
 from understudy.watching import Point
 
@@ -44,7 +44,7 @@ def write_report(file: Path, findings: Findings) -> None:
         losses=_svg(_draw_losses, findings.session["losses"]),
         curves=_svg(_draw_curves, findings),
         early=[_early(points) for points in zip(*findings.curves.early, strict=True)],
-        corrections=[(c.direction, _changed(c.said, c.chosen)) for c in findings.corrections],
+        corrections=[(c.direction, compare_words(c.said, c.chosen)) for c in findings.corrections],
         answers=_changed_answers(findings),
     )
     file.write_text(page)
@@ -67,28 +67,13 @@ def _early(points: tuple[Point, ...]) -> tuple[int, str, str]:
     )
 
 
-def _changed(before: str, after: str) -> list[tuple[str, str]]:
-    """The words of two texts as (kind, words): same, gone, new."""
-    old, new = before.split(), after.split()
-    found: list[tuple[str, str]] = []
-    for kind, a, b, c, d in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
-        if kind == "equal":
-            found.append(("same", " ".join(old[a:b])))
-            continue
-        if a < b:
-            found.append(("gone", " ".join(old[a:b])))
-        if c < d:
-            found.append(("new", " ".join(new[c:d])))
-    return found
-
-
-def _changed_answers(findings: Findings) -> list[tuple[str, list[tuple[str, str]]]]:
+def _changed_answers(findings: Findings) -> list[tuple[str, tuple[Piece, ...]]]:
     """Held-out directions, harms and unclear requests with how the answers changed, a few of each."""
     shown = []
     for name in ("accepts", "pushes_back", "asks_back"):
         pairs = zip(findings.before.answers[name].answers, findings.after.answers[name].answers, strict=True)
         for (scenario, old, _), (_, new, _) in list(pairs)[: SHOWN_ANSWERS // 3]:
-            shown.append((scenario.prompt[-1].content, _changed(old, new)))
+            shown.append((scenario.prompt[-1].content, compare_words(old, new)))
     return shown
 
 

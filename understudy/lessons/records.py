@@ -31,7 +31,8 @@ class LessonResult:
     """What training did: mean negative log-likelihood of the chosen answer, nats per token.
 
     `gated`: it was low enough before, so the lesson was passed over. The other four are log-probabilities of
-    the whole answers, chosen and rejected, in nats: None where they were not measured.
+    the whole answers, chosen and rejected, in nats: None where they were not measured. `answer_before` and
+    `answer_after`: what the model itself said in the lesson's context; None where it was not asked.
     """
 
     loss_before: float | None
@@ -41,6 +42,8 @@ class LessonResult:
     chosen_after: float | None = None
     rejected_before: float | None = None
     rejected_after: float | None = None
+    answer_before: str | None = None
+    answer_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

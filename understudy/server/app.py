@@ -21,7 +21,7 @@ from understudy.server.answer_bodies import (
     Scores,
     TextCompletion,
 )
-from understudy.server.auth import GuardMiddleware, is_loopback
+from understudy.server.auth import Doorkeeper, GuardMiddleware, is_local
 from understudy.server.bodies import ChatBody, CompletionBody, ScoreBody
 from understudy.server.completions import check_model, complete_chat, complete_text
 from understudy.server.errors import ApiError
@@ -48,11 +48,13 @@ def create_app(
     extra_routes: Sequence[BaseRoute] = (),
     lifespan: Lifespan | None = None,
     health: Mapping[str, Report] | None = None,
+    doorkeeper: Doorkeeper | None = None,
 ) -> Starlette:
     """The server's ASGI application.
 
-    Closed by default: any route in `extra_routes` that is not read with GET needs the bearer token. The
-    engine belongs to the caller, who closes it after the server ended.
+    Closed by default: any route in `extra_routes` that is not read with GET needs the bearer token, but for
+    the pages that the `doorkeeper` knows, which take a session. The engine belongs to the caller, who closes
+    it after the server ended.
     """
     metrics = Metrics(engine)
     app = Starlette(
@@ -63,13 +65,14 @@ def create_app(
         middleware=[
             Middleware(MetricsMiddleware, metrics=metrics),
             Middleware(ErrorsMiddleware),
-            Middleware(GuardMiddleware, host=settings.host, token=token),
+            Middleware(GuardMiddleware, host=settings.host, token=token, doorkeeper=doorkeeper),
             Middleware(BodyLimitMiddleware),
         ],
         exception_handlers={HTTPException: explain_http},
         lifespan=lifespan,
     )
-    app.state.local = is_loopback(settings.host)
+    app.state.local = is_local(settings.host, doorkeeper)
+    app.state.doorkeeper = doorkeeper
     app.state.engine = engine
     app.state.settings = settings
     app.state.token = token

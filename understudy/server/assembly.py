@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from starlette.applications import Starlette
 
 from understudy.server.app import create_app
 from understudy.server.metrics import TrainingMetrics
+from understudy.server.pages import WorkspaceDoorkeeper, open_site, page_routes
 from understudy.server.training import TrainingService
 from understudy.server.training_routes import training_routes
 from understudy.server.watcher import keep_tidy, watch
@@ -65,10 +67,12 @@ def create_workspace_app(workspace: Workspace, engine: "Engine", launch: "Launch
         launch=launch or launch_process,
     )
     service = TrainingService(workspace, engine, trainer)
+    site = open_site(workspace, engine, service)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        parts = (service.run(), watch(workspace, engine), keep_tidy(workspace))
+        watching = watch(workspace, site.answers, site.board.poke)
+        parts = (service.run(), watching, site.board.run(), keep_tidy(workspace))
         tasks = [_lasting(part) for part in parts]
         try:
             yield
@@ -82,11 +86,21 @@ def create_workspace_app(workspace: Workspace, engine: "Engine", launch: "Launch
         engine,
         workspace.settings.server,
         workspace.token,
-        extra_routes=training_routes(service),
+        extra_routes=[*training_routes(service), *page_routes()],
         lifespan=lifespan,
+        doorkeeper=WorkspaceDoorkeeper(site),
     )
+    app.state.site = site
     app.state.metrics.registry.register(TrainingMetrics(service))
     return app
+
+
+def greet(app: Starlette, url: str) -> None:
+    """Tell where the pages are; before anyone ever came in, with the link that lets the owner in, once."""
+    link = app.state.site.accounts.first_link(url)
+    come_in = f"open this link to come in as the owner (once, within a day):\n    {link}\n"
+    sys.stdout.write(come_in if link else f"the pages: {url}/\n")
+    sys.stdout.flush()
 
 
 def _lasting(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -113,6 +127,7 @@ def serve_workspace(workspace: Workspace, launch: "Launch | None" = None) -> Non
             workspace.announce(url)
             try:
                 log.info("serving %s at %s", workspace.root, url)
+                greet(app, url)
                 run_server(app, socket)
             finally:
                 workspace.withdraw()

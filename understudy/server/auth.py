@@ -2,7 +2,8 @@
 
 On a loopback address reading is open and everything else needs the bearer token. On any other address
 everything but `/health` needs it. Requests that a foreign web page could make a browser send are refused
-(DNS rebinding by the Host header, cross-origin posts by Origin).
+(DNS rebinding by the Host header, cross-origin posts by Origin). Where a workspace has pages, a doorkeeper
+knows its people: pages take a session instead of the token, and the API takes people's own tokens too.
 """
 
 import functools
@@ -11,6 +12,7 @@ import ipaddress
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -25,7 +27,29 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 READING_POSTS = frozenset({"/v1/chat/completions", "/v1/completions", "/score"})
 """What is posted and changes nothing."""
 ALWAYS_OPEN = frozenset({"/health"})
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_PASSED_ON = frozenset({"forwarded", "x-forwarded-for"})
+"""Headers of a proxy: what carries one did not begin on this machine, whatever address it comes from."""
+
+
+class Doorkeeper(Protocol):
+    """Who knows the people of a workspace."""
+
+    @property
+    def public_host(self) -> str | None:
+        """The name under which a proxy passes on what comes from elsewhere; None without a proxy."""
+
+    def is_page(self, path: str) -> bool:
+        """Whether this is a page's path, which a session opens and the workspace's token too."""
+
+    async def admit(self, scope: Scope) -> Response | None:
+        """Leave a page's visitor in the request's state; or the answer when it is closed to them."""
+
+    async def opens(self, scope: Scope) -> bool:
+        """Whether a route of the API is opened by a person's own token.
+
+        Raises ApiError when such a token is shown and does not open it.
+        """
 
 
 def new_token() -> str:
@@ -71,11 +95,16 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost" or host.lower().rstrip(".").endswith(".localhost")
 
 
+def is_local(host: str, doorkeeper: Doorkeeper | None) -> bool:
+    """Whether only this machine reaches a server that listens on `host`: not if a proxy passes others on."""
+    return is_loopback(host) and (doorkeeper is None or doorkeeper.public_host is None)
+
+
 def needs_token(method: str, path: str, *, local: bool) -> bool:
     """Whether a request needs the token, on a loopback address (`local`) or another."""
     if path in ALWAYS_OPEN:
-        return method not in _SAFE_METHODS
-    return not (local and (method in _SAFE_METHODS or path in READING_POSTS))
+        return method not in SAFE_METHODS
+    return not (local and (method in SAFE_METHODS or path in READING_POSTS))
 
 
 def route_path(scope: Scope) -> str:
@@ -87,20 +116,36 @@ def route_path(scope: Scope) -> str:
 class GuardMiddleware:
     """The check every request passes before it reaches a route."""
 
-    def __init__(self, app: ASGIApp, host: str, token: str) -> None:
+    def __init__(self, app: ASGIApp, host: str, token: str, doorkeeper: Doorkeeper | None = None) -> None:
         if not token:
             raise ValueError("expected a token of at least one character, got none: use new_token()")
         self._app = app
         self._host = host.lower().strip("[]")
         self._token = token
-        self._local = is_loopback(host)
+        self._doorkeeper = doorkeeper
+        self._public_host = doorkeeper.public_host if doorkeeper else None
+        self._local = is_local(host, doorkeeper)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self._check(scope["method"], route_path(scope), Headers(scope=scope))
+            answer = await self._check(scope, scope["method"], route_path(scope), Headers(scope=scope))
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
-    def _check(self, method: str, path: str, headers: Headers) -> None:
+    async def _check(self, scope: Scope, method: str, path: str, headers: Headers) -> Response | None:
+        self._check_browser(method, headers)
+        if self._doorkeeper is not None:
+            if self._doorkeeper.is_page(path):
+                return await self._doorkeeper.admit(scope)
+            if await self._doorkeeper.opens(scope):
+                return None
+        if needs_token(method, path, local=self._local and not _PASSED_ON & set(headers)):
+            check_token(headers, self._token)
+        return None
+
+    def _check_browser(self, method: str, headers: Headers) -> None:
         host = headers.get("host", "")
         if not self._is_ours(_host_name(host)):
             raise ApiError(
@@ -110,17 +155,15 @@ class GuardMiddleware:
                 code="host_not_allowed",
             )
         origin = headers.get("origin")
-        if method not in _SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
+        if method not in SAFE_METHODS and origin is not None and urlsplit(origin).netloc != host:
             raise ApiError(
                 403,
                 f"expected a request of this server's own pages or of no page, got Origin {origin!r}",
                 code="origin_not_allowed",
             )
-        if needs_token(method, path, local=self._local):
-            check_token(headers, self._token)
 
     def _is_ours(self, name: str) -> bool:
-        if is_loopback(name) or name == self._host:
+        if is_loopback(name) or name in (self._host, self._public_host):
             return True
         if self._host not in ("0.0.0.0", "::"):
             return False

@@ -16,7 +16,7 @@ from understudy.server.answer_bodies import ErrorAnswer, ServerSentEvent
 from understudy.server.auth import needs_token
 from understudy.server.lesson_bodies import SHAPES
 from understudy.server.messages import MAX_BODY_BYTES, json_response
-from understudy.server.operations import EVENTS, JSON, ApiRoute, Operation
+from understudy.server.operations import EVENTS, FORM, JSON, ApiRoute, Operation
 from understudy.server.session_settings import MAX_COUNT, SESSION_FIELDS
 from understudy.server.training_bodies import SettingsBody
 
@@ -29,7 +29,8 @@ _REFUSALS = {
     401: "The token is missing or wrong.",
     403: "A foreign web page is behind it: by its Host or its Origin header.",
     404: "There is none of that name.",
-    409: "What stands already does not allow it: another request under the same key, a lesson's state.",
+    409: "What stands already does not allow it: another request under the same key, a lesson's state, "
+    "a newer text.",
     413: f"The body is beyond {MAX_BODY_BYTES} bytes.",
     422: "It was understood and could not be done; the weights are those of the last commit.",
     429: "Too many wait already; Retry-After is set.",
@@ -104,6 +105,11 @@ def _operation(route: ApiRoute, *, secured: bool) -> Schema:
             "required": not operation.bodiless,
             "content": {JSON: {"schema": _reference(operation.body)}},
         }
+    if operation.form is not None:
+        found["requestBody"] = {
+            "required": True,
+            "content": {FORM: {"schema": _reference(operation.form)}},
+        }
     return found
 
 
@@ -121,7 +127,7 @@ def _responses(operation: Operation, *, secured: bool) -> dict[str, Schema]:
     refusals = {403, 500, *operation.refusals}
     if secured:
         refusals.add(401)
-    if operation.body is not None:
+    if operation.body is not None or operation.form is not None:
         refusals |= {400, 413}
     for status in sorted(refusals):
         answers[str(status)] = {
@@ -145,7 +151,7 @@ def _schemas(operations: Iterable[Operation], model: str) -> dict[str, Schema]:
     kinds: dict[Any, None] = dict.fromkeys((ErrorAnswer, ServerSentEvent, *SHAPES))
     for operation in operations:
         answers = [one for one in operation.answers.values() if not isinstance(one, str)]
-        for kind in (operation.body, *answers):
+        for kind in (operation.body, operation.form, *answers):
             kinds.update(dict.fromkeys(get_args(kind) or (kind,)))
     named = [kind for kind in kinds if kind is not None]
     _, schemas = msgspec.json.schema_components(named, ref_template="#/components/schemas/{name}")

@@ -10,10 +10,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-Tag = Literal["completions", "scores", "training", "weights", "server"]
+Tag = Literal["completions", "scores", "training", "weights", "server", "conversations"]
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
+FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,8 @@ class Operation:
 
     `body` and the values of `answers` are msgspec types; an answer that is no JSON is named by its media
     type. `refusals` are the statuses it answers with an error of its own besides those that every route has;
-    `settings` of the training API may stand in the body; `bodiless`: the body may be left out.
+    `settings` of the training API may stand in the body; `bodiless`: the body may be left out. `form` is a
+    msgspec type in place of `body`, for what is posted as a form.
     """
 
     tag: Tag
@@ -42,6 +44,7 @@ class Operation:
     parameters: tuple[Parameter, ...] = ()
     streams: bool = False
     bodiless: bool = False
+    form: Any = None
 
 
 class ApiRoute(Route):

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from understudy.config import TrainingSettings
-from understudy.lessons import KeepOrRevert
+from understudy.lessons import Example, KeepOrRevert
 from understudy.server.deciding import Decider, Told
 from understudy.server.gating import GateClosed, Shown
+from understudy.server.lesson_answers import LessonAnswers
+from understudy.server.loss_curve import LossCurve
 from understudy.server.preparation import Preparation
 from understudy.server.training_status import Result
 from understudy.workspace import Workspace
@@ -27,12 +29,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Counts:
-    """What the metrics tell: steps taken, sessions by how they ended, the last step's loss, the last KL."""
+    """What the metrics tell: steps taken, sessions by how they ended, the last step's loss, the last KL; and
+    the losses of the session that runs.
+    """
 
     steps: int = 0
     sessions: Counter[str] = field(default_factory=Counter)
     loss: float | None = None
     kl: float | None = None
+    curve: LossCurve = field(default_factory=LossCurve)
 
 
 class Sessions:
@@ -47,6 +52,13 @@ class Sessions:
         self.trainer = trainer
         self.counts = Counts()
         self.decider = Decider(workspace, engine, self._bring_back)
+        self.running: str | None = None
+        """The session whose turn it is, until it is decided about."""
+        self.judging = False
+        """Whether its training is over."""
+        self.ended: str | None = None
+        """The session that ended last, however it did."""
+        self._speaks = workspace.settings.participant
         self._preparation = preparation
         self._ledger = workspace.ledger
         self._turn = asyncio.Lock()
@@ -87,31 +99,50 @@ class Sessions:
         except GateClosed as error:
             raise TrainingFailed(f"nothing was trained: {error}") from error
 
+    def answers(self, examples: Sequence[Example] = ()) -> LessonAnswers:
+        """Asks for what the model says to these examples before and after a session, when it is given to
+        `train`.
+        """
+        return LessonAnswers(self.engine, self._speaks, examples)
+
     async def train(
-        self, work: "RunSession", close: "Callable[[Finished], None]" = lambda _: None
+        self,
+        work: "RunSession",
+        close: "Callable[[Finished], None]" = lambda _: None,
+        said: LessonAnswers | None = None,
     ) -> "tuple[Finished, Told | None]":
-        """Run a session, have its end noted, and decide about it. A dry run is not decided about.
+        """Run a session, have its end noted, and decide about it. A dry run is not decided about. What the
+        model says before and after is in `said` when the end is noted.
 
         Raises TrainingFailed, before anything is trained, when it could not be judged afterwards.
         """
         from understudy.training import TrainingFailed
 
+        said = said or self.answers()
         async with self._turn:
+            self.running = work.session
             try:
-                watch = None if work.dry_run else await self.decider.gatekeeper.before()
-            except GateClosed as error:
-                raise TrainingFailed(f"nothing was trained: {error}") from error
-            before = self.engine.weight_commit
-            finished = await self.trainer.run(work, self._note_step)
-            if finished.commit is not None:
-                self.engine.weight_commit = finished.commit
-            self.counts.kl = None if finished.kl is None else finished.kl.mean
-            close(finished)
-            return finished, await self.decider.decide(watch, finished, fresh=finished.commit != before)
+                try:
+                    watch = None if work.dry_run else await self.decider.gatekeeper.before()
+                except GateClosed as error:
+                    raise TrainingFailed(f"nothing was trained: {error}") from error
+                before = self.engine.weight_commit
+                await said.ask_before()
+                finished = await self.trainer.run(work, self._note_step)
+                if finished.commit is not None:
+                    self.engine.weight_commit = finished.commit
+                self.counts.kl = None if finished.kl is None else finished.kl.mean
+                self.judging, fresh = True, finished.commit != before
+                await said.ask_after(fresh=fresh)
+                close(finished)
+                return finished, await self.decider.decide(watch, finished, fresh=fresh)
+            finally:
+                self.running, self.judging, self.ended = None, False, work.session
 
     def _note_step(self, step: "Stepped") -> None:
         self.counts.steps += step.skipped is None
         self.counts.loss = step.loss
+        self.counts.curve.note(step.session, step.step, step.loss)
 
     async def _decide_undecided(self) -> None:
         """The last session, if a server died between its end and the decision about it."""

@@ -22,10 +22,11 @@ from understudy.lessons import (
     TrainingRequest,
     UnknownRequest,
 )
+from understudy.server.approvals import Approvals
 from understudy.server.deciding import Told
 from understudy.server.errors import ApiError
 from understudy.server.preparation import Preparation, Unteachable
-from understudy.server.session_settings import resolve_settings
+from understudy.server.session_settings import check_steps, resolve_settings
 from understudy.server.sessions import Sessions, describe_gate
 from understudy.server.training_status import (
     Result,
@@ -61,10 +62,10 @@ class TrainingService:
         self.sessions = Sessions(workspace, engine, trainer, self.preparation)
         self.decider, self.counts = self.sessions.decider, self.sessions.counts
         self._ledger = workspace.ledger
+        self._approvals = Approvals(self._ledger)
         self._requests = RequestQueue(self._ledger.path)
         self._wake = asyncio.Event()
         self._ends: dict[str, asyncio.Event] = {}
-        self._set_aside: set[str] = set()
         self._last: Result | None = None
         self._stopped: str | None = None
 
@@ -121,15 +122,17 @@ class TrainingService:
     async def _train_approved(self) -> bool:
         from understudy.training import TrainingFailed
 
-        waiting = [e.id for e in self._ledger.list("approved") if e.id not in self._set_aside]
-        if not waiting or not self.workspace.settings.training.on_approval:
+        training = self.workspace.settings.training
+        asked = self._approvals.take(by_themselves=training.on_approval)
+        if asked is None:
             return False
         try:
-            result = await self.train_lessons(waiting, {}, dry_run=False)
-            self._set_aside.update(one["id"] for one in result["not_taught"])
+            result = await self.train_lessons(asked.lessons, asked.settings, dry_run=False)
+            self._approvals.settled(asked.lessons)
+            self._approvals.set_aside([one["id"] for one in result["not_taught"]])
         except (TrainingFailed, ApiError, LessonError) as error:
             log.warning("approved lessons were not trained: %s", error)
-            self._set_aside.update(waiting)  # until someone asks: the same failure would come again at once
+            self._approvals.set_aside(asked.lessons)
             self._last = {"state": "failed", "error": str(error)}
         return True
 
@@ -294,6 +297,31 @@ class TrainingService:
 
     # ------------------------------------------------------------------ lessons
 
+    async def approve(
+        self,
+        lessons: Sequence[str],
+        by: str,
+        *,
+        why: str = "",
+        overrides: Mapping[str, Any] | None = None,
+    ) -> tuple[LedgerEntry, ...]:
+        """Approve lessons, all or none. The loop trains them at once, unless the workspace says otherwise;
+        with `overrides` as a session of their own, with these settings.
+
+        `overrides` are in memory only: if the server dies first, the lessons are approved and the next
+        server trains them with the workspace's settings. Raises ApiError and LessonError; nothing changed.
+        """
+        if overrides:
+            check_steps(len(lessons), await self.settings(overrides))
+        approved = self._approvals.approve(lessons, by, why, overrides)
+        self._wake.set()
+        return approved
+
+    def train_soon(self, lessons: Sequence[str]) -> None:
+        """Have approved lessons trained that failed once, or wait for someone to say so."""
+        self._approvals.ask(lessons)
+        self._wake.set()
+
     async def train_lessons(
         self, ids: Sequence[str] | None, overrides: Mapping[str, Any], *, dry_run: bool
     ) -> Result:
@@ -331,12 +359,13 @@ class TrainingService:
         from understudy.training import TrainingFailed
 
         ledger = self._ledger
+        said = self.sessions.answers([example for _, example in taught])
 
         def close(finished: "Finished") -> None:
             assert finished.commit is not None
             results = {
-                entry.id: lesson_result(outcome)
-                for (entry, _), outcome in zip(taught, finished.outcomes, strict=True)
+                entry.id: lesson_result(outcome, *said.of(number))
+                for number, ((entry, _), outcome) in enumerate(zip(taught, finished.outcomes, strict=True))
             }
             ledger.finish_session(session, finished.commit, results)
             self.counts.sessions["finished"] += 1
@@ -344,7 +373,7 @@ class TrainingService:
 
         try:
             work = await self._lesson_work(session, taught, settings, dry_run=False)
-            return await self.sessions.train(work, close)
+            return await self.sessions.train(work, close, said)
         except TrainingFailed as error:
             if ledger.session(session).state == "open":
                 ledger.abandon_session(session, str(error))
@@ -412,6 +441,16 @@ class TrainingService:
         return self._last
 
     # ------------------------------------------------------------------ status
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing is trained any more; None while training goes on."""
+        return self._stopped
+
+    @property
+    def last(self) -> Result | None:
+        """What came of the last session or request."""
+        return self._last
 
     @property
     def queue_length(self) -> int:

@@ -66,8 +66,10 @@ def describe_trainer(trainer: "TrainerStatus") -> Result:
     }
 
 
-def lesson_result(outcome: "Outcome") -> LessonResult:
-    """What the ledger records of an outcome: losses per token, log-probabilities of whole answers."""
+def lesson_result(outcome: "Outcome", before: str | None = None, after: str | None = None) -> LessonResult:
+    """What the ledger records of an outcome: losses per token, log-probabilities of whole answers, and what
+    the model itself said before and after.
+    """
     return LessonResult(
         outcome.loss_before,
         outcome.loss_after,
@@ -76,6 +78,8 @@ def lesson_result(outcome: "Outcome") -> LessonResult:
         _total(outcome.loss_after, outcome.tokens),
         _total(outcome.rejected_loss_before, outcome.rejected_tokens),
         _total(outcome.rejected_loss_after, outcome.rejected_tokens),
+        before,
+        after,
     )
 
 

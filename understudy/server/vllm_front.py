@@ -8,6 +8,7 @@ import msgspec
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from understudy.access import TOKEN_PREFIX
 from understudy.server.answers import weight_header
 from understudy.server.auth import READING_POSTS, bearer, route_path
 from understudy.server.bodies import ExtraArguments
@@ -95,7 +96,8 @@ class WeightHeaderMiddleware:
 class KeyMiddleware:
     """Where vLLM has API keys, they guard the workspace's reading routes as they guard vLLM's own.
 
-    vLLM looks only at paths that begin with /v1. The workspace's token opens everything.
+    vLLM looks only at paths that begin with /v1. The workspace's token opens everything; what a person's own
+    token opens, the workspace's application looks at.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str], token: str) -> None:
@@ -105,6 +107,9 @@ class KeyMiddleware:
         if scope["type"] == "http" and self._keys and route_path(scope) in _READING:
             given = bearer(Headers(scope=scope))
             known = [hmac.compare_digest(given.encode(), key.encode()) for key in (*self._keys, self._token)]
+            if not any(known) and given.startswith(TOKEN_PREFIX):
+                await self._app(scope, receive, send)
+                return
             if not any(known):
                 refusal = ApiError(
                     401,

@@ -11,11 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from understudy.config import WORKSPACE_VARIABLE
-from understudy.server.assembly import create_workspace_app
+from understudy.server.assembly import create_workspace_app, greet
 from understudy.server.vllm_front import (
     PREFIX,
     ExtraArgumentsMiddleware,
@@ -78,7 +79,7 @@ class Plugin:
         app = create_workspace_app(workspace, engine)
         await self._open.enter_async_context(app.router.lifespan_context(app))
         host = "127.0.0.1" if args.host in (None, "0.0.0.0") else args.host
-        announcing = asyncio.create_task(_announce(workspace, host, args.port))
+        announcing = asyncio.create_task(_announce(app, workspace, host, args.port))
         self._open.callback(workspace.withdraw)
         self._open.callback(announcing.cancel)
         keys = [key for key in (args.api_key or [os.environ.get("VLLM_API_KEY")]) if key]
@@ -92,7 +93,7 @@ class Plugin:
         await self._inner(scope, receive, send)
 
 
-async def _announce(workspace: Workspace, host: str, port: int) -> None:
+async def _announce(app: Starlette, workspace: Workspace, host: str, port: int) -> None:
     """Leave the address for other commands as soon as somebody answers there: vLLM listens last of all."""
     while True:
         try:
@@ -101,5 +102,7 @@ async def _announce(workspace: Workspace, host: str, port: int) -> None:
             await asyncio.sleep(_LOOK_SECONDS)
             continue
         writer.close()
-        workspace.announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        workspace.announce(url)
+        greet(app, url)
         return

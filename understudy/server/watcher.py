@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from understudy.config import ConfigError
@@ -14,11 +14,11 @@ from understudy.conversation import (
     maintain_when_due,
 )
 from understudy.lessons import Ledger, mine, moves
-from understudy.participant import EmptyAnswer, NothingToAnswer, answer, due, speak
+from understudy.participant import EmptyAnswer, NothingToAnswer, due
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
-    from understudy.engine import Engine
+    from understudy.server.speaking import Answers
 
 log = logging.getLogger(__name__)
 
@@ -58,28 +58,35 @@ def _unanswered(repository: ConversationRepository, name: str, since: str | None
     return list(found)
 
 
-async def watch(workspace: Workspace, engine: "Engine") -> None:
-    """Look at every new commit, until cancelled. A message that cannot be answered is logged and left;
-    one for which there is only no room now is tried again.
+async def watch(workspace: Workspace, answers: "Answers", seen: Callable[[], None] = lambda: None) -> None:
+    """Look at every new commit, until cancelled, and answer what waits for the model, all at once. A message
+    that cannot be answered is logged and left; one for which there is only no room now is tried again.
+    `seen` is called after each look that found a new commit.
     """
-    from understudy.engine import EngineBusy, EngineError
-
     name, repository, ledger = workspace.settings.model.name, workspace.repository, workspace.ledger
+    pause = workspace.settings.server.watch_seconds
     while True:
         found, head = await asyncio.to_thread(look, name, repository, ledger)
-        while found:
-            waiting = found[0]
-            try:
-                await engine.run(partial(_answer, workspace, repository, engine, waiting))
-            except (EngineBusy, RepositoryBusy) as error:
-                log.info("message %s in %s waits: %s", waiting.message, waiting.file, error)
-                await asyncio.sleep(workspace.settings.server.watch_seconds)
-                continue
-            except (EngineError, ConversationError, ConfigError, EmptyAnswer, NothingToAnswer) as error:
-                log.warning("message %s in %s was not answered: %s", waiting.message, waiting.file, error)
-            found = found[1:]
+        if found:
+            await asyncio.gather(*(_answer(answers, waiting, pause) for waiting in found))
         await asyncio.to_thread(_remember, ledger, head)
-        await asyncio.sleep(workspace.settings.server.watch_seconds)
+        seen()
+        await asyncio.sleep(pause)
+
+
+async def _answer(answers: "Answers", waiting: Waiting, pause: float) -> None:
+    from understudy.engine import EngineBusy, EngineError
+
+    while True:
+        try:
+            await answers.give(waiting.file, waiting.message)
+        except (EngineBusy, RepositoryBusy) as error:
+            log.info("message %s in %s waits: %s", waiting.message, waiting.file, error)
+            await asyncio.sleep(pause)
+            continue
+        except (EngineError, ConversationError, ConfigError, EmptyAnswer, NothingToAnswer) as error:
+            log.warning("message %s in %s was not answered: %s", waiting.message, waiting.file, error)
+        return
 
 
 async def keep_tidy(workspace: Workspace) -> None:
@@ -99,17 +106,3 @@ async def keep_tidy(workspace: Workspace) -> None:
 def _remember(ledger: Ledger, head: str) -> None:
     if ledger.watermark() != head:
         ledger.set_watermark(head)
-
-
-def _answer(
-    workspace: Workspace, repository: ConversationRepository, engine: "Engine", waiting: Waiting
-) -> None:
-    settings = workspace.settings
-    answer(
-        repository,
-        waiting.file,
-        waiting.message,
-        settings.model.name,
-        partial(speak, engine, settings.participant),
-        workspace.notes,
-    )

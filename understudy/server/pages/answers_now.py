@@ -1,0 +1,73 @@
+"""What the model says now in a lesson's context, beside what it said then."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from understudy.lessons import LedgerEntry
+
+if TYPE_CHECKING:
+    from understudy.server.pages.site import Site
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+KEPT = 512
+
+
+class Kept(Generic[Key, Value]):
+    """The values that were used last, a bounded number of them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[Key, Value] = OrderedDict()
+
+    def get(self, key: Key) -> Value | None:
+        if key in self._held:
+            self._held.move_to_end(key)
+        return self._held.get(key)
+
+    def put(self, key: Key, value: Value) -> Value:
+        self._held[key] = value
+        self._held.move_to_end(key)
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class SaidNow:
+    """A greedy answer and the weight commit that gave it. `moving`: a session was writing meanwhile."""
+
+    text: str
+    weight_commit: str | None
+    moving: bool
+    cut: bool
+
+
+class AnswersNow:
+    """Asks the served model, once per lesson and weight commit."""
+
+    def __init__(self) -> None:
+        self._known: Kept[tuple[str, str | None], SaidNow] = Kept(KEPT)
+
+    async def say(self, site: "Site", entry: LedgerEntry) -> SaidNow:
+        """The likeliest answer, token by token. Raises what the engine raises."""
+        from understudy.engine import GenerationRequest, Sampling, encode_chat
+
+        engine, before = site.engine, site.engine.weights
+        key = (entry.id, engine.weight_commit)
+        if (known := self._known.get(key)) is not None and not before.training:
+            return known
+        sampling = Sampling(max_tokens=site.workspace.settings.participant.max_tokens, temperature=0.0)
+
+        def complete() -> tuple[str, bool]:
+            prompt = encode_chat(engine.tokenizer, entry.lesson.context)
+            [said] = engine.complete(GenerationRequest((prompt,), sampling))
+            return said.text.strip(), said.finish_reason == "length"
+
+        text, cut = await engine.run(complete)
+        after = engine.weights
+        moving = before.training or after.training or before != after
+        said = SaidNow(text, key[1], moving, cut)
+        return said if moving else self._known.put(key, said)
