@@ -53,15 +53,20 @@ def play(page: Page, phone: Page, url: str) -> None:
     take(page, "talk")
     page.locator(".taught").get_by_role("button", name="Approve").click()
     page.goto(f"{url}/learn")
-    page.get_by_text("kept", exact=True).first.wait_for(timeout=120_000)
-    page.reload()
+    page.get_by_role("link", name="Show the lessons as they are now").wait_for(timeout=240_000)
     take(page, "lessons")
+    page.get_by_role("link", name="What it did").click()
+    page.wait_for_load_state("networkidle")
+    take(page, "commit")
     page.goto(f"{url}/model")
     take(page, "model")
     page.goto(f"{url}/people")
     take(page, "people")
-    phone.goto(f"{url}/talk/welcome")
-    take(phone, "talk-phone")
+    page.goto(f"{url}/people/me")
+    take(page, "me")
+    for name, path in (("list", "/"), ("talk", "/talk/welcome"), ("lessons", "/learn"), ("model", "/model")):
+        phone.goto(url + path)
+        take(phone, f"{name}-phone")
 
 
 def main() -> None:

@@ -45,6 +45,16 @@ body.addEventListener("htmx:afterSwap", (event) => {
   }
 });
 
+// A session has ended: the lessons on the page are shown as they are now, unless somebody is choosing some.
+let ended = "";
+body.addEventListener("htmx:afterSettle", () => {
+  const notice = document.querySelector("#progress [id^=ended-]"), lessons = document.getElementById("lessons-now");
+  if (!notice || !lessons || notice.id === ended) return;
+  ended = notice.id;
+  const busy = lessons.querySelector("input[name=ids]:checked") || lessons.contains(document.activeElement);
+  if (!busy) htmx.ajax("GET", location.href, { target: lessons, select: "#lessons-now", swap: "outerHTML" });
+});
+
 // An action is done: its form goes, its draft too, and what can be undone says so.
 body.addEventListener("understudy:done", (event) => {
   const told = event.detail, form = event.target.closest("form");
