@@ -47,7 +47,7 @@ def written(messages: int, seed: int = 0) -> str:
 def first_paint(page: Page, address: str) -> float:
     """Milliseconds from the navigation to the first paint of content."""
     page.goto(address)
-    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+    page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
     return float(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
 
 
@@ -58,22 +58,23 @@ def reply_time(page: Page, text: str) -> float:
     last.get_by_role("link", name="Reply").click()
     page.get_by_label("Your reply").fill(text)
     page.evaluate(
-        """text => { window.shown = new Promise(done => {
+        """text => {
             const messages = document.getElementById('messages');
             const form = document.querySelector('form.editor');
             const look = new MutationObserver(() => {
                 const bodies = [...document.querySelectorAll('article .body')];
                 if (!bodies.some(one => one.textContent.includes(text))) return;
                 look.disconnect();
-                done(performance.now());
+                window.took = performance.now() - window.sent;
             });
             look.observe(messages, {childList: true, subtree: true});
             form.addEventListener('submit', () => { window.sent = performance.now(); });
-        }); }""",
+        }""",
         text,
     )
     page.get_by_role("button", name="Reply", exact=True).click()
-    return float(page.evaluate("window.shown.then(shown => shown - window.sent)"))
+    page.wait_for_function("() => window.took !== undefined")
+    return float(page.evaluate("window.took"))
 
 
 def measure(browser: Browser, workspace: Workspace, url: str, static: Path, rounds: int) -> None:

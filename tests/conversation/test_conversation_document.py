@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from understudy import conversation
-from understudy.conversation import ConversationRepository, delete, operations, parse, restructuring, split
+from understudy.conversation import (
+    ConversationRepository,
+    delete,
+    operations,
+    parse,
+    restoring,
+    restructuring,
+    split,
+)
 
 FORMAT = (Path(__file__).parents[2] / "docs" / "FORMAT.md").read_text()
 
@@ -55,13 +63,14 @@ def test_the_example_of_a_deletion_and_a_split_is_what_the_operations_write() ->
 def test_every_operation_is_told_of() -> None:
     table = FORMAT.partition("## Operations")[2].partition("## Git")[0]
     told = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
-    pure = {name for name in conversation.__all__ if name in vars(operations) or name in vars(restructuring)}
+    rooms = (operations, restructuring, restoring)
+    pure = {name for name in conversation.__all__ if any(name in vars(room) for room in rooms)}
     written = {
         name
         for name in pure
         if name.islower() and signature(getattr(conversation, name)).parameters.get("doc")
     }
-    assert set(told) == written and len(told) == len(set(told)) == 9
+    assert set(told) == written and len(told) == len(set(told)) == 10
 
 
 @pytest.mark.parametrize(

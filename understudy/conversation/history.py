@@ -133,11 +133,16 @@ def encode(text: str) -> bytes:
 
 
 def changes_between(
-    git: pygit2.Repository, since: pygit2.Oid | None, head: pygit2.Oid, file: str | None
+    git: pygit2.Repository,
+    since: pygit2.Oid | None,
+    head: pygit2.Oid,
+    file: str | None,
+    known: Callable[[str], Conversation] | None = None,
 ) -> Iterator[Change]:
     """Every change of a conversation in the commits reachable from `head` and not from `since`, oldest first.
 
-    A merge counts only where its result is none of its parents' versions.
+    A merge counts only where its result is none of its parents' versions. `known` gives the conversation in a
+    blob, where it was read before.
     """
 
     @lru_cache(maxsize=_TEXTS_KEPT)  # what a commit left is what the next one found
@@ -168,7 +173,7 @@ def changes_between(
                 blobs,
                 others,
                 read,
-                load,
+                known or load,
             )
 
 

@@ -105,7 +105,8 @@ class ConversationReader:
         if end is None:
             return iter(())
         oids = [None if commit is None else pygit2.Oid(hex=commit) for commit in (begin, end)]
-        found = changes_between(self._store.git, oids[0], pygit2.Oid(hex=end), file)
+        known = self._texts.conversation if begin is not None else None  # all of history would fill it
+        found = changes_between(self._store.git, oids[0], pygit2.Oid(hex=end), file, known)
         if reader is None:
             return found
         participants = self.participants()

@@ -71,7 +71,7 @@ def create_workspace_app(workspace: Workspace, engine: "Engine", launch: "Launch
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        watching = watch(workspace, site.answers, site.board.poke)
+        watching = watch(workspace, site.repository, site.answers, site.board.poke)
         parts = (service.run(), watching, site.board.run(), keep_tidy(workspace))
         tasks = [_lasting(part) for part in parts]
         try:

@@ -25,10 +25,9 @@ class Answers:
     Raises what the engine and the conversations raise, and NothingToAnswer and EmptyAnswer.
     """
 
-    def __init__(self, workspace: Workspace, speeches: Speeches) -> None:
+    def __init__(self, workspace: Workspace, repository: ConversationRepository, speeches: Speeches) -> None:
         self.speeches = speeches
-        self._workspace = workspace
-        self._repository: ConversationRepository = workspace.repository
+        self._workspace, self._repository = workspace, repository
         self._name = workspace.settings.model.name
         self._giving: set[tuple[str, str]] = set()
 

@@ -58,12 +58,17 @@ def _unanswered(repository: ConversationRepository, name: str, since: str | None
     return list(found)
 
 
-async def watch(workspace: Workspace, answers: "Answers", seen: Callable[[], None] = lambda: None) -> None:
+async def watch(
+    workspace: Workspace,
+    repository: ConversationRepository,
+    answers: "Answers",
+    seen: Callable[[], None] = lambda: None,
+) -> None:
     """Look at every new commit, until cancelled, and answer what waits for the model, all at once. A message
     that cannot be answered is logged and left; one for which there is only no room now is tried again.
     `seen` is called after each look that found a new commit.
     """
-    name, repository, ledger = workspace.settings.model.name, workspace.repository, workspace.ledger
+    name, ledger = workspace.settings.model.name, workspace.ledger
     pause = workspace.settings.server.watch_seconds
     while True:
         found, head = await asyncio.to_thread(look, name, repository, ledger)

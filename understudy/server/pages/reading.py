@@ -128,7 +128,8 @@ def _conversation(site: Site, visitor: Visitor, file: str, at: str | None) -> di
     unread = None
     if at is None and visitor.known and count > windows.SIZE:
         new = site.index.unread(visitor.name, file=file)
-        unread = new[0].id if new and len(new) < count else None
+        others = sum(message.author != visitor.name for message in conversation.messages)
+        unread = new[0].id if 0 < len(new) < others else None  # who was never here begins at the end
     window = windows.opening(conversation.messages, at, unread)
     participants = visitor.participants
     model = participants.get(site.model_name)

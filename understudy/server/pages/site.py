@@ -53,7 +53,7 @@ class Site:
 def open_site(workspace: Workspace, engine: "Engine", service: TrainingService) -> Site:
     """The site of a workspace that is being served. Call it in the process that serves, once."""
     repository = workspace.repository
-    answers = Answers(workspace, Speeches(engine))
+    answers = Answers(workspace, repository, Speeches(engine))
     origins, views = Origins(repository), MessageViews(workspace.settings.model.name)
     board = Board(repository, origins, views, answers.speeches)
     accounts = Accounts(workspace.root, workspace.settings.access)

@@ -28,12 +28,12 @@ function add(one) {
   const element = parse(one.html);
   const previous = one.after && document.getElementById(one.after);
   if (one.opens) {
-    if (one.after && !previous) return missed();
+    if (one.after && !previous) return missed(one);
     const heading = document.querySelector(`.thread[data-thread="${one.thread}"]`) ?? parse(one.heading);
     if (!heading.isConnected) put(heading, (made) => (previous ? previous.after(made) : messages.append(made)));
     put(element, (made) => heading.after(made));
   } else {
-    if (!previous) return missed();
+    if (!previous) return missed(one);
     put(element, (made) => previous.after(made));
   }
   element.classList.add("fresh");
@@ -44,7 +44,9 @@ function add(one) {
   }
 }
 
-function missed() {
+// Its place is in a part that the page does not show; one's own message is gone to.
+function missed(one) {
+  if (one.author === document.body.dataset.me) { location.href = `${location.pathname}?at=${one.id}#${one.id}`; return; }
   const later = document.getElementById("later");
   if (!later) { refresh(); return; }
   later.textContent = "There are new messages below";
