@@ -31,6 +31,9 @@ PAUSE_SECONDS = 0.25
 """Between two messages of one writer: far quicker than hands."""
 QUIET_SECONDS = 3.0
 """So long after the last message nothing more may come."""
+RESTING_SECONDS = 5.0
+MOST_LOOKS = 12
+"""So often at most it is looked whether the server's memory stands still before anyone comes."""
 SETTLING_SECONDS = 60.0
 """So long after the last was written everyone has to have seen everything."""
 
@@ -81,6 +84,7 @@ async def run(workspace: Workspace, url: str, pid: int, readers: int, writers: i
     head = workspace.repository.head()
     crowd = [Reader(drops=number % 4 == 0, last=head) for number in range(readers)]
     limits = httpx2.Limits(max_connections=None)
+    await _at_rest(pid)
     memory = [_megabytes(pid)]
     async with httpx2.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
         reading = [
@@ -196,6 +200,15 @@ async def _until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "not all readers were connected in time"
         await asyncio.sleep(0.05)
+
+
+async def _at_rest(pid: int) -> None:
+    """Wait until the server has done what it does once, at its start: its memory stands still."""
+    for _ in range(MOST_LOOKS):
+        before = _megabytes(pid)
+        await asyncio.sleep(RESTING_SECONDS)
+        if abs(_megabytes(pid) - before) < 0.01 * before:
+            return
 
 
 def _megabytes(pid: int) -> float:

@@ -35,7 +35,7 @@ rights = ["post"]
 access = "private"
 members = ["jonas", "understudy"]
 """
-HOSTILE = "</textarea><script>alert(1)</script><img src=x onerror=alert(1)> \"&' {{ 7 * 7 }}"
+HOSTILE = "</textarea><script>alert(1)</script><img src=x onerror=alert(1)> \"&' {{ 7 * 191 }}"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _app(workspace: Workspace, service: TrainingService, lifespan: Any) -> tuple
         lifespan=lifespan,
     )
     app.state.site = site
-    return site, TestClient(app)
+    return site, TestClient(app, headers={"Accept": "text/html"})
 
 
 def people(workspace: Workspace) -> Participants:

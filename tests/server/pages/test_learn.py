@@ -36,7 +36,7 @@ def test_a_correction_is_proposed_at_once_shown_as_a_word_diff_and_leads_to_its_
     assert propose_now(pages.site, entry.lesson.source.file, entry.lesson.source.message) == entry  # type: ignore[arg-type]
     seen = pages.see("/learn")
     assert "<del>red</del>" in seen and "<ins>blue</ins>" in seen
-    assert f'href="/talk/talk#m-{entry.lesson.source.message}"' in seen
+    assert f'href="/talk/talk#{entry.lesson.source.message}"' in seen
     one = pages.see(f"/learn/{entry.short}", "lena")
     assert "May be approved by jonas, maya" in one and "Approve and teach" not in one
     assert "What of talk?" in one
@@ -149,7 +149,7 @@ def test_hostile_texts_are_only_text(pages: Pages) -> None:
         assert (
             "<script>alert" not in text
             and "<img src=x" not in text
-            and "49" not in re.sub(r"[0-9a-f]{12,}", "", text)
+            and "1337" not in re.sub(r"[0-9a-f]{12,}", "", text)
         )
         assert " style=" not in text and " onclick=" not in text
 
@@ -228,7 +228,7 @@ def test_the_progress_says_what_the_trainer_does(pages: Pages) -> None:
 def test_after_an_action_people_come_back_to_a_page_of_this_site_only(pages: Pages) -> None:
     for back in ("//evil.example", "https://evil.example", "/\\evil.example", "/a\nb", ""):
         assert local(back) == "/learn", back
-    assert local("/talk/x#m-1") == "/talk/x#m-1"
+    assert local("/talk/x#1") == "/talk/x#1"
 
 
 def test_what_the_model_says_now_is_asked_once_and_names_its_weights(pages: Pages) -> None:

@@ -12,8 +12,9 @@ from starlette.requests import Request
 from understudy.config import AccessSettings
 from understudy.server.errors import ApiError
 
-BURST_SHARE = 24
-"""This part of what one may post in a minute may come in one second: a double click, not a flood."""
+LEAST_BURST, BURST_SHARE = 10, 24
+"""This part of what one may post in a minute may come in one second, and so much at least: a double click and
+a live preview, not a flood."""
 
 
 class Limiter:
@@ -23,7 +24,7 @@ class Limiter:
         self._windows = MovingWindowRateLimiter(MemoryStorage())
         self._attempts = RateLimitItemPerMinute(settings.attempts_per_minute)
         self._posts = RateLimitItemPerMinute(settings.posts_per_minute)
-        self._burst = RateLimitItemPerSecond(max(1, settings.posts_per_minute // BURST_SHARE))
+        self._burst = RateLimitItemPerSecond(max(LEAST_BURST, settings.posts_per_minute // BURST_SHARE))
 
     def attempt(self, request: Request) -> None:
         """Count an attempt to come in. Raises ApiError(429)."""

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.conversation import Right
-from understudy.server.auth import bearer
+from understudy.server.auth import bearer, route_path
 from understudy.server.pages.visitors import visitor_of
 
 FOLDER = Path(__file__).parent
@@ -99,8 +99,9 @@ def is_fragment(request: Request) -> bool:
 
 
 def wants_json(request: Request) -> bool:
-    """Whether a script asks: with a token, for JSON, or by posting a form; a browser accepts a page."""
+    """Whether a script asks: with a token, for JSON, or for an action; a browser accepts a page."""
     accepted = request.headers.get("accept", "")
     if is_fragment(request) or "text/html" in accepted:
         return False
-    return "application/json" in accepted or bool(bearer(request.headers)) or request.method == "POST"
+    is_action = request.method == "POST" and route_path(request.scope).startswith("/do/")
+    return "application/json" in accepted or bool(bearer(request.headers)) or is_action

@@ -30,6 +30,8 @@ export function keepDrafts(root) {
         localStorage.setItem(key, JSON.stringify({ ...written, kind: form.dataset.kind, about: form.dataset.about }));
       } catch { /* the browser keeps nothing: the text still stands in the form */ }
     });
+    const text = form.querySelector("textarea"); // restored, or typed before this ran: its preview is due
+    if (text && text.value !== text.defaultValue) text.dispatchEvent(new Event("input", { bubbles: true }));
   }
 }
 
