@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -169,6 +170,26 @@ def test_the_api_is_the_embedded_servers_and_writing_needs_the_token(served: Ser
         headers={"Authorization": f"Bearer {served.workspace.token}"},
     )
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "examples[0].continuation_ids"
+
+
+def test_the_pages_are_here_too(served: Served) -> None:
+    """In order: the link on standard output, a person who comes in by it, an answer in the thread."""
+    link = re.findall(r"http://\S+/join/\S+", served.log)[-1]
+    browser = {"Accept": "text/html", "Origin": served.url}
+    with httpx2.Client(headers=browser, timeout=60.0, follow_redirects=True) as person:
+        assert person.get(f"{served.url}/").url.path == "/sign-in"
+        assert "Come in" in person.get(link).text
+        assert "Conversations" in person.post(link, data={"name": "maya", "next": "/"}).text
+        token = re.findall(r'data-csrf="([^"]+)"', person.get(f"{served.url}/").text)[0]
+        fields = {"name": "hall", "title": "Tea", "body": "@understudy Choose tea for the guests."}
+        person.post(f"{served.url}/do/start", data={**fields, "csrf": token})
+
+        def answered() -> str | None:
+            shown = person.get(f"{served.url}/talk/hall").text
+            return shown if "weights initial" in shown else None
+
+        assert 'class="message d-1 model"' in eventually(answered)
+        assert person.get(f"{served.url}/assets/understudy.css").status_code == 200
 
 
 def test_vllms_keys_guard_what_answers_beside_vllms_routes_too(served: Served) -> None:
