@@ -137,7 +137,7 @@ class _Endpoints:
         """
         asked, key = await _asked(request, TrainBody)
         examples = await to_thread.run_sync(lambda: [one.example() for one in asked.body.examples])
-        return await self._submit(asked, key, examples, dict(asked.settings), {})
+        return await self._submit(request, asked, key, examples, dict(asked.settings), {})
 
     async def finetune(self, request: Request) -> Response:
         """Train on lessons as messages, encoded with the model's chat template.
@@ -149,7 +149,7 @@ class _Endpoints:
         overrides = dict(asked.settings)
         settings = await self._service.settings(overrides)  # wrong ones cost no generation
         if self._service.known(key, asked.content) is not None:
-            return await self._submit(asked, key, (), overrides, {})
+            return await self._submit(request, asked, key, (), overrides, {})
         body, preparation = asked.body, self._service.preparation
         lessons = await to_thread.run_sync(encode_lessons, preparation, body.lessons, body.supervise)
         criticised = [one for one in lessons if isinstance(one, Criticised)]
@@ -159,7 +159,9 @@ class _Endpoints:
         anew = iter(revisions)
         examples = [next(anew).example if isinstance(one, Criticised) else one for one in lessons]
         revised = [{"lesson": one.where, "rejected": one.rejected, "answer": one.answer} for one in revisions]
-        return await self._submit(asked, key, examples, overrides, {"revised": revised} if revised else {})
+        return await self._submit(
+            request, asked, key, examples, overrides, {"revised": revised} if revised else {}
+        )
 
     async def status(self, request: Request) -> Response:
         """What the trainer is doing: queue, running session, step, loss, speed, what came last."""
@@ -168,14 +170,14 @@ class _Endpoints:
     async def cancel(self, request: Request) -> Response:
         """Call off a request that waits, or undo the session that runs; the weights are as before it."""
         body = await read_body(request, CancelBody)
-        result = await _explained(self._service.cancel(body.key))
+        result = await carried_out(self._service.cancel(body.key))
         return json_response(result, status=202 if result["state"] == "cancelling" else 200)
 
     async def train_lessons(self, request: Request) -> Response:
         """Train the approved lessons, and answer when it is done."""
         asked = await to_thread.run_sync(parse_asked, await request.body(), TrainLessonsBody)
         running = self._service.train_lessons(None, dict(asked.settings), dry_run=asked.body.dry_run)
-        return json_response(await _explained(running))
+        return json_response(await carried_out(running))
 
     async def decisions(self, request: Request) -> Response:
         """What was decided about sessions, by the gate and by people, with the evidence."""
@@ -188,22 +190,26 @@ class _Endpoints:
     async def decide(self, request: Request) -> Response:
         """Keep or revert a session that the gate asks about; training goes on then."""
         body = await read_body(request, DecideBody)
-        deciding = self._service.answer(body.session, body.decision, body.author, body.why)
-        return json_response(await _explained(deciding))
+        deciding = self._service.answer(
+            body.session, body.decision, author_of(request, body.author), body.why
+        )
+        return json_response(await carried_out(deciding))
 
     async def checkpoint(self, request: Request) -> Response:
         """Bring the model directory's files up to date with the weights that are served, now."""
         raw = await request.body()
         if raw.strip():
             parse_body(raw, CheckpointBody)
-        return json_response(await _explained(self._service.sessions.checkpoint()))
+        return json_response(await carried_out(self._service.sessions.checkpoint()))
 
     async def restore(self, request: Request) -> Response:
         """Bring earlier weights back, bit for bit, while they are served. That is a commit too."""
         body = await read_body(request, RestoreBody)
         if body.commit is not None:
             await to_thread.run_sync(check_commit, self._service.engine.directory, body.commit)
-        commit = await _explained(self._service.sessions.restore(body.commit, body.author))
+        commit = await carried_out(
+            self._service.sessions.restore(body.commit, author_of(request, body.author))
+        )
         return json_response({"commit": commit, "restores": body.commit})
 
     async def adopt(self, request: Request) -> Response:
@@ -214,13 +220,16 @@ class _Endpoints:
         """
         body = await read_body(request, AdoptBody)
         source = await to_thread.run_sync(check_source, body.source)
-        adopting = self._service.sessions.adopt(source, body.message, body.author, body.parent)
-        return json_response(await _explained(adopting))
+        adopting = self._service.sessions.adopt(
+            source, body.message, author_of(request, body.author), body.parent
+        )
+        return json_response(await carried_out(adopting))
 
     # ------------------------------------------------------------------ parts
 
     async def _submit(
         self,
+        request: Request,
         asked: Asked[Body],
         key: str,
         examples: Sequence[Example],
@@ -229,13 +238,13 @@ class _Endpoints:
     ) -> Response:
         check_steps(len(examples), await self._service.settings(overrides))
         body = asked.body
-        result = await _explained(
+        result = await carried_out(
             self._service.submit(
                 tuple(examples),
                 settings=overrides,
                 key=key,
                 message=body.message,
-                author=body.author,
+                author=author_of(request, body.author),
                 dry_run=body.dry_run,
                 wait=body.wait or body.dry_run,
                 content=asked.content,
@@ -268,6 +277,12 @@ class _Endpoints:
         )
 
 
+def author_of(request: Request, given: str) -> str:
+    """Whom a change of the weights is by: a person's own token speaks for nobody else."""
+    visitor = getattr(request.state, "visitor", None)
+    return visitor.name if visitor is not None and visitor.name else given
+
+
 def check_commit(directory: Path, commit: str) -> None:
     """Raises ApiError(404) unless `commit` is the id of one weight commit, or the beginning of one."""
     from understudy.weights import read_commits
@@ -289,7 +304,7 @@ async def _asked(request: Request, kind: type[Body]) -> tuple[Asked[Body], str]:
     return asked, session_key(asked.body, request.headers.get("idempotency-key"))
 
 
-async def _explained(work: Awaitable[Answer]) -> Answer:
+async def carried_out(work: Awaitable[Answer]) -> Answer:
     """The trainer's and the ledger's refusals as answers a client can act on."""
     from understudy.training import TrainerUnavailable, TrainingFailed
 

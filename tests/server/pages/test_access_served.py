@@ -8,6 +8,7 @@ import httpx2
 from workspace_server import Server, serving, small_workspace
 
 from understudy.access import Accounts
+from understudy.weights import read_commits
 
 
 def printed_links(server: Server) -> list[str]:
@@ -37,6 +38,14 @@ def test_from_the_printed_link_over_a_restart(tmp_path: Path) -> None:
         assert httpx2.get(f"{server.url}/people/me").status_code == 303
         assert server.call("GET", "/train/status", token=token).status_code == 200
         assert server.call("POST", "/train", {}, token=token).status_code == 400  # let in, told more
+        asked = {
+            "examples": [{"context_ids": [5], "continuation_ids": [6]}],
+            "author": "somebody",
+            "wait": True,
+        }
+        assert server.call("POST", "/train", asked, token=token).status_code == 200
+        [commit] = read_commits(workspace.root / "model")
+        assert commit.author == "maya", "a person's token speaks for nobody else"
         refused = server.call("POST", "/weights/restore", {"commit": "a"}, token=token)
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "scope")
         assert server.call("POST", "/train", {}, token="us_wrong").status_code == 401

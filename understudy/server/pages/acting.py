@@ -2,121 +2,31 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated
 from urllib.parse import quote, urlencode
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.conversation import Conflict, InvalidTarget, Posted, compare_words
 from understudy.server.messages import json_response
-from understudy.server.pages.editors import Body
+from understudy.server.pages.forms import (
+    DeleteForm,
+    EditForm,
+    MoveForm,
+    PostForm,
+    ReadForm,
+    RenameForm,
+    ReplyForm,
+    RestoreForm,
+    SplitForm,
+    StartForm,
+)
 from understudy.server.pages.learn import lesson_preview, propose_now
 from understudy.server.pages.message_views import file_of, name_of
 from understudy.server.pages.rendering import SECURITY, is_fragment, page, wants_json
 from understudy.server.pages.routing import done, read_form
 from understudy.server.pages.site import Site
 from understudy.server.pages.visitors import Visitor, visitor_of
-
-Line = Annotated[str, msgspec.Meta(max_length=1000)]
-Key = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,200}$")] | None
-Seen = Line | None
-"""The commit that the person saw."""
-
-
-class StartForm(msgspec.Struct):
-    """A new thread, in the conversation of this name or a new one."""
-
-    name: Line
-    title: Line
-    body: Body
-    key: Key = None
-
-
-class PostForm(msgspec.Struct):
-    """A message at the end of a thread."""
-
-    file: Line
-    thread: str
-    body: Body
-    key: Key = None
-
-
-class ReplyForm(msgspec.Struct):
-    """A reply to a message."""
-
-    file: Line
-    id: Line
-    body: Body
-    seen: Seen = None
-    key: Key = None
-
-
-class EditForm(msgspec.Struct):
-    """Another text for a message."""
-
-    file: Line
-    id: Line
-    body: Body
-    seen: Seen = None
-    key: Key = None
-
-
-class DeleteForm(msgspec.Struct):
-    """A message to take back."""
-
-    file: Line
-    id: Line
-    seen: Seen = None
-    key: Key = None
-
-
-class RestoreForm(msgspec.Struct):
-    """A message to bring back, and the commit that took it away."""
-
-    file: Line
-    id: Line
-    commit: Line
-    key: Key = None
-
-
-class MoveForm(msgspec.Struct):
-    """A message to put into another thread, or into a new one with a title."""
-
-    file: Line
-    id: Line
-    thread: str | None = None
-    title: Line | None = None
-    seen: Seen = None
-    key: Key = None
-
-
-class SplitForm(msgspec.Struct):
-    """A paragraph to open a thread about."""
-
-    file: Line
-    id: Line
-    paragraph: int
-    title: Line
-    seen: Seen = None
-    key: Key = None
-
-
-class RenameForm(msgspec.Struct):
-    """Another title for a thread."""
-
-    file: Line
-    thread: str
-    title: Line
-    key: Key = None
-
-
-class ReadForm(msgspec.Struct):
-    """Up to which commit a conversation was read."""
-
-    file: Line
-    commit: Line
 
 
 async def start_thread(request: Request) -> Response:

@@ -4,38 +4,21 @@ revise it.
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.conversation import Right, compare_words
 from understudy.server.errors import ApiError
 from understudy.server.messages import json_response
+from understudy.server.pages.forms import MessageForm, StopForm
 from understudy.server.pages.message_views import name_of
 from understudy.server.pages.rendering import SECURITY, page, wants_json
 from understudy.server.pages.routing import done, read_form, refusal_of
 from understudy.server.pages.site import Site
 from understudy.server.pages.visitors import Visitor, visitor_of
-
-Line = Annotated[str, msgspec.Meta(max_length=1000)]
-
-
-class MessageForm(msgspec.Struct):
-    """A message, and the commit at which it was seen."""
-
-    file: Line
-    id: Line
-    seen: Line | None = None
-
-
-class StopForm(msgspec.Struct):
-    """What is being said, by its key."""
-
-    file: Line
-    key: Line
 
 
 async def ask(request: Request) -> Response:

@@ -2,14 +2,14 @@
 
 import asyncio
 import uuid
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.conversation import Message, Right, paragraphs, plain_line, render_body
 from understudy.server.errors import ApiError
+from understudy.server.pages.forms import PreviewForm
 from understudy.server.pages.live import require_reader
 from understudy.server.pages.message_views import name_of
 from understudy.server.pages.rendering import page
@@ -18,13 +18,6 @@ from understudy.server.pages.site import Site
 from understudy.server.pages.visitors import Visitor, visitor_of
 
 KINDS = ("reply", "edit", "move", "split", "post", "rename", "start")
-Body = Annotated[str, msgspec.Meta(max_length=4_000_000)]
-
-
-class PreviewForm(msgspec.Struct):
-    """What a preview is asked of; the other fields of the form it stands in are not looked at."""
-
-    body: Body = ""
 
 
 async def show_editor(request: Request) -> Response:

@@ -1,6 +1,5 @@
 """What people do about lessons and sessions: approve, refuse, word anew, cancel, decide."""
 
-from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +15,7 @@ from understudy.server.errors import ApiError
 from understudy.server.pages.lesson_views import Reach
 from understudy.server.pages.routing import done, read_form
 from understudy.server.pages.visitors import Visitor, visitor_of
+from understudy.server.training_routes import carried_out
 
 if TYPE_CHECKING:
     from understudy.server.pages.site import Site
@@ -211,15 +211,3 @@ def local(back: str, otherwise: str = "/learn") -> str:
     """Where to go after an action: a path of this site, or else `otherwise`."""
     plain = back.startswith("/") and not back.startswith("//") and "\\" not in back and back.isprintable()
     return back if plain else otherwise
-
-
-async def carried_out(work: Awaitable[T]) -> T:
-    """The trainer's refusals as answers that a person can act on."""
-    from understudy.training import TrainerUnavailable, TrainingFailed
-
-    try:
-        return await work
-    except TrainingFailed as error:
-        raise ApiError(422, str(error), code="training_failed") from error
-    except TrainerUnavailable as error:
-        raise ApiError(503, str(error), code="trainer_unavailable") from error

@@ -13,7 +13,7 @@ from understudy.conversation import Right
 from understudy.server.errors import ApiError
 from understudy.server.pages.evidence import read_decisions
 from understudy.server.pages.learn import entered, read_query
-from understudy.server.pages.lesson_actions import carried_out, local, require_teacher
+from understudy.server.pages.lesson_actions import local, require_teacher
 from understudy.server.pages.lesson_views import Reach
 from understudy.server.pages.model_views import (
     CHOICES,
@@ -32,6 +32,7 @@ from understudy.server.pages.rendering import SECURITY, page
 from understudy.server.pages.routing import PageRoute, done, read_form
 from understudy.server.pages.visitors import Visitor, visitor_of
 from understudy.server.pages.weight_reports import PLOTS, WeightReports
+from understudy.server.training_routes import carried_out
 
 if TYPE_CHECKING:
     from understudy.server.pages.site import Site

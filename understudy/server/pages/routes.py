@@ -5,7 +5,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from understudy.server.operations import ApiRoute, Operation
-from understudy.server.pages import acting, asking, editors, live, reading, static
+from understudy.server.pages import acting, asking, editors, forms, live, reading, static
 from understudy.server.pages.access import access_routes
 from understudy.server.pages.action_answers import AlternativesAnswer, Asked, Done, RevisionAnswer, Stopped
 from understudy.server.pages.learn import learn_routes
@@ -29,20 +29,20 @@ def page_routes() -> list[BaseRoute]:
         PageRoute("GET", "/part/editor", editors.show_editor),
         PageRoute("POST", "/do/preview", editors.show_preview),
         PageRoute("POST", "/do/read", acting.mark_read),
-        _action("start", acting.start_thread, acting.StartForm),
-        _action("post", acting.post_message, acting.PostForm),
-        _action("reply", acting.reply, acting.ReplyForm),
-        _action("edit", acting.edit, acting.EditForm),
-        _action("delete", acting.delete, acting.DeleteForm),
-        _action("restore", acting.restore_message, acting.RestoreForm),
-        _action("move", acting.move, acting.MoveForm),
-        _action("split", acting.split, acting.SplitForm),
-        _action("rename", acting.rename, acting.RenameForm),
-        _action("ask", asking.ask, asking.MessageForm, Asked),
-        _action("retry", asking.retry, asking.MessageForm, speaks=True),
-        _action("stop", asking.stop, asking.StopForm, Stopped),
-        _action("alternatives", asking.alternatives, asking.MessageForm, AlternativesAnswer, speaks=True),
-        _action("revision", asking.revision, asking.MessageForm, RevisionAnswer, speaks=True),
+        _action("start", acting.start_thread, forms.StartForm),
+        _action("post", acting.post_message, forms.PostForm),
+        _action("reply", acting.reply, forms.ReplyForm),
+        _action("edit", acting.edit, forms.EditForm),
+        _action("delete", acting.delete, forms.DeleteForm),
+        _action("restore", acting.restore_message, forms.RestoreForm),
+        _action("move", acting.move, forms.MoveForm),
+        _action("split", acting.split, forms.SplitForm),
+        _action("rename", acting.rename, forms.RenameForm),
+        _action("ask", asking.ask, forms.MessageForm, Asked),
+        _action("retry", asking.retry, forms.MessageForm, speaks=True),
+        _action("stop", asking.stop, forms.StopForm, Stopped),
+        _action("alternatives", asking.alternatives, forms.MessageForm, AlternativesAnswer, speaks=True),
+        _action("revision", asking.revision, forms.MessageForm, RevisionAnswer, speaks=True),
         *access_routes(),
         *learn_routes(),
         *model_routes(),
