@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo serve test test-vllm test-gpu check format bench bench-vllm pocket docs clean
+.PHONY: help demo serve test test-vllm test-gpu check format bench bench-vllm pocket docs screenshots clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,8 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/checking.py
 	$(BIN)/python benchmarks/dreaming.py
 	$(BIN)/python benchmarks/sequential_tests.py
+	$(BIN)/python benchmarks/live_readers.py
+	$(BIN)/python benchmarks/long_conversation.py
 
 bench-vllm: $(VENV_VLLM)/installed ## what the plugin costs vLLM
 	$(VENV_VLLM)/bin/python benchmarks/vllm_throughput.py
@@ -81,6 +83,10 @@ bench-vllm: $(VENV_VLLM)/installed ## what the plugin costs vLLM
 
 pocket: $(VENV)/installed ## rebuild the pocket model from nothing
 	$(BIN)/python -m understudy.pocket.build --out build/pocket
+
+screenshots: $(VENV)/installed-dev ## take the pictures in docs/screenshots anew
+	environments/install_chromium.sh
+	$(BIN)/python scripts/screenshots.py
 
 docs: $(VENV)/installed ## write the command reference anew
 	$(BIN)/python -c "from understudy.cli import app; print(app.generate_docs().rstrip())" > docs/commands.md

@@ -62,9 +62,7 @@ def play(page: Page, phone: Page, url: str) -> None:
     take(page, "model")
     page.goto(f"{url}/people")
     take(page, "people")
-    page.goto(f"{url}/people/me")
-    take(page, "me")
-    for name, path in (("list", "/"), ("talk", "/talk/welcome"), ("lessons", "/learn"), ("model", "/model")):
+    for name, path in (("talk", "/talk/welcome"), ("lessons", "/learn"), ("model", "/model")):
         phone.goto(url + path)
         take(phone, f"{name}-phone")
 

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from browser import browser, check_accessibility, check_fits, tab_to
@@ -9,7 +10,7 @@ from playwright.sync_api import Browser, expect
 from visiting import conversation, file_of, live, message, name_people, open_menu, pages_workspace, visit
 from workspace_server import Server, eventually, serving
 
-from understudy.conversation import Right
+from understudy.conversation import Access, Right, write_participants
 from understudy.workspace import Workspace
 
 FILE = "conversations/talk.md"
@@ -230,6 +231,26 @@ def test_what_one_may_not_is_not_offered_and_refused(chromium: Browser, server: 
         assert said == [403, "not_allowed"]
         lena.expect("status", "403")
     assert conversation(server.workspace, talk) == [("maya", "Which tea do we take?", 0)]
+
+
+def test_a_name_that_is_none_tells_of_no_other(chromium: Browser, server: Server) -> None:
+    repository = server.workspace.repository
+    repository.start("conversations/surprise.md", "Cake", "maya", "For Lena.")
+    present = repository.participants()
+    private = {**present.conversations, "conversations/surprise.md": Access(True, frozenset({"maya"}))}
+    repository.set_participants(write_participants(replace(present, conversations=private)), "maya")
+    with visit(chromium, server, "lena") as lena:
+        expect(lena.page.get_by_text("surprise")).to_have_count(0)
+        for path, status in (("/talk/nothing", "404"), ("/part/editor?kind=reply&file=x&id=y", "404")):
+            lena.page.goto(server.url + path)
+            assert "surprise" not in lena.page.content()
+            lena.expect("status", status)
+        lena.page.goto(f"{server.url}/talk/surprise")
+        expect(lena.page.get_by_role("alert")).to_contain_text("lena is no member")
+        assert "Cake" not in lena.page.content()
+        lena.expect("status", "403")
+        lena.page.goto(f"{server.url}/?q=Cake")
+        expect(lena.page.get_by_role("heading", name="0 found")).to_be_visible()
 
 
 def test_a_deep_thread_folds_and_fits_a_phone(chromium: Browser, server: Server, talk: str) -> None:

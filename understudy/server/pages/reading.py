@@ -101,7 +101,8 @@ def _list(site: Site, visitor: Visitor) -> tuple[Listed, ...]:
 
 def _marked(snippet: str) -> list[tuple[str, bool]]:
     """A snippet in parts, each with whether it matched."""
-    parts = []
+    parts: list[tuple[str, bool]] = []
+    snippet = " ".join(snippet.split())
     for piece in snippet.split(MATCH_START):
         hit, mark, rest = piece.partition(MATCH_END)
         parts += (

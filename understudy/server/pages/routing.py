@@ -44,7 +44,6 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (NotAllowed, 403, "not_allowed"),
     (UnknownMessage, 404, "unknown_message"),
     (UnknownThread, 404, "unknown_thread"),
-    (UnknownFile, 404, "unknown_conversation"),
     (UnknownRevision, 404, "unknown_revision"),
     (InvalidPath, 404, "unknown_conversation"),
     (UnknownLesson, 404, "unknown_lesson"),
@@ -98,6 +97,8 @@ def _shown(endpoint: Endpoint) -> Endpoint:
 
 def refusal_of(error: Exception) -> ApiError:
     """The ApiError that stands for any exception of the rooms below."""
+    if isinstance(error, UnknownFile):  # what it says names the others, which not everyone may know of
+        return ApiError(404, "there is no conversation of this name", code="unknown_conversation")
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
             return ApiError(status, str(error), code=code)
