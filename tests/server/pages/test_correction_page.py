@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import browser, check_accessibility
+from browser import browser, check_accessibility, check_fits
 from playwright.sync_api import Browser, Page, expect
 from visiting import conversation, live, message, name_people, open_menu, visit
 from workspace_server import serving
@@ -95,7 +95,25 @@ def test_from_the_wrong_answer_to_the_changed_one(chromium: Browser, tmp_path: P
         spoke = message(tom.page, changed).locator(".weights").inner_text()
         assert spoke != "weights initial"
 
+        [entry] = workspace.ledger.list()
+        every_page = (
+            *("/", "/?q=tea", "/talk/house", "/learn", f"/learn/{entry.short}", "/model"),
+            *(f"/model/{entry.weight_commit}", f"/model/compare?a={entry.weight_commit}&b=initial"),
+            *("/people", "/people/me", "/part/editor?kind=start", "/sign-in"),
+        )
+        with visit(chromium, server, "maya", phone=True, dark=True) as phone:
+            for page in (maya.page, phone.page):
+                for path in every_page:
+                    page.goto(server.url + path)
+                    page.wait_for_load_state("networkidle")
+                    check_accessibility(page)
+                    check_fits(page)
+            phone.page.goto(f"{server.url}/learn/nothing")
+            check_accessibility(phone.page)
+            phone.expect("status", "404")
+
         # And back: the model page takes it out of the weights again.
+        maya.page.goto(f"{server.url}/model")
         maya.page.get_by_text("Forget everything").click()
         maya.page.get_by_role("button", name="Bring back the model as it came").click()
         expect(maya.page.get_by_role("link", name="Restore the model as it came")).to_be_visible(

@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
+import torch
 from browser import browser, check_accessibility, open_page
 from playwright.sync_api import Browser, expect
 from visiting import conversation, live, message, name_people, open_menu, pages_workspace, visit
 from workspace_server import Server, serving
 
 from understudy.conversation import Access, Right, write_participants
+from understudy.engine import Directions, ReadoutManifest
 from understudy.participant import STOPPED_TRAILER
 from understudy.workspace import Workspace
 
@@ -40,7 +42,23 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def chromium(server: Server, short: Server) -> Iterator[Browser]:
+def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with directions to read."""
+    workspace = pages_workspace(tmp_path_factory.mktemp("read"))
+    draw = torch.Generator().manual_seed(0)
+    manifest = ReadoutManifest(concepts=["calm", "brisk"], layers=[0, 1], hidden_size=32, dtype="float32")
+    vectors = {layer: torch.randn(2, 32, generator=draw) for layer in manifest.layers}
+    Directions(manifest, vectors).save(workspace.root / "directions")
+    settings = workspace.root / "understudy.toml"
+    settings.write_text(settings.read_text().replace("[model]\n", '[model]\nreadout = "directions"\n'))
+    workspace = Workspace.open(workspace.root)
+    name_people(workspace, "maya", tom=ALL)
+    with serving(workspace, trained=False) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def chromium(server: Server, short: Server, read: Server) -> Iterator[Browser]:
     with browser() as started:
         yield started
 
@@ -140,6 +158,25 @@ def test_criticism_becomes_a_proposed_revision(chromium: Browser, short: Server)
     [entry] = [one for one in workspace.ledger.list() if one.lesson.source.file == "conversations/critic.md"]
     assert entry.lesson.chosen == "The wooden one." and entry.state == "proposed"
     assert [turn.content for turn in entry.lesson.context] == ["Which spoon?"], "the criticism is not in it"
+
+
+def test_concepts_are_read_beside_a_message_when_asked_for(chromium: Browser, read: Server) -> None:
+    read.workspace.repository.start("conversations/calm.md", "Tea", "maya", "A quiet cup of tea.")
+    with visit(chromium, read, "tom", "/talk/calm") as tom:
+        live(tom.page)
+        expect(tom.page.locator(".strip")).to_have_count(0)
+        open_menu(tom.page, "A quiet cup")
+        tom.page.get_by_role("link", name="Readouts").click()
+        strip = tom.page.locator(".strip")
+        expect(strip).to_contain_text("quiet")
+        assert strip.locator(".tok").count() > 3
+        calm = strip.inner_html()
+        tom.page.get_by_label("Concept").select_option("brisk")
+        expect(tom.page.get_by_role("region", name="Readout of brisk")).to_be_visible()
+        assert tom.page.locator(".strip").inner_html() != calm
+        check_accessibility(tom.page)
+        tom.page.get_by_role("link", name="Close").click()
+        expect(tom.page.locator(".strip")).to_have_count(0)
 
 
 def test_strangers_read_what_is_open_and_nothing_else(chromium: Browser, short: Server) -> None:
