@@ -1,5 +1,6 @@
 """What the model is saying right now: answers in the making, which people watch and may stop."""
 
+import asyncio
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class Speech:
     message: str
     kind: SpeechKind
     texts: list[str]
-    weight_commit: str | None
+    weight_commit: str | None = None
     ended: bool = False
     failure: str = ""
     stopped_by: str | None = None
@@ -61,10 +62,6 @@ class Speeches:
         """What is being said in this conversation."""
         return tuple(speech for speech in self._now.values() if speech.file == file)
 
-    def about(self, file: str, message: str) -> Speech | None:
-        """What is being said about this message, None if nothing is."""
-        return next((one for one in self.of(file) if one.message == message), None)
-
     def stop(self, key: str, by: str) -> Speech | None:
         """Cut a speech short; None if it is over already."""
         speech = self._now.get(key)
@@ -87,12 +84,15 @@ class Speeches:
         """
         from understudy.engine import GenerationRequest, encode_chat
 
-        speech = Speech(uuid.uuid4().hex, file, message, kind, [""] * samples, self._engine.weight_commit)
+        speech = Speech(uuid.uuid4().hex, file, message, kind, [""] * samples)
         self._now[speech.key] = speech
         try:
-            prompt = encode_chat(self._engine.tokenizer, chat)
+            prompt = await asyncio.to_thread(encode_chat, self._engine.tokenizer, chat)
+            speech.weight_commit = self._engine.weight_commit
             stream = self._engine.submit(GenerationRequest((prompt,), sampling, samples=samples))
             speech.stream = stream  # type: ignore[assignment]  # a stream of anything
+            if speech.stopped_by is not None:
+                stream.cancel()
             self._tell(speech)
             async for steps in stream:
                 for step in steps:
