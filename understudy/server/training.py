@@ -36,6 +36,7 @@ from understudy.server.training_status import (
     describe_waiting,
     lesson_result,
 )
+from understudy.server.waiting import set_within
 from understudy.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class TrainingService:
                 overdue = True
                 continue
             if not busy:
-                await _either(self._wake, APPROVAL_POLL_SECONDS)
+                await set_within(self._wake, APPROVAL_POLL_SECONDS)
 
     async def _train_approved(self) -> bool:
         from understudy.training import TrainingFailed
@@ -488,11 +489,3 @@ class TrainingService:
                 session = self._ledger.session(key)
                 return {"state": "running", "settings": dict(session.settings), **running}
             raise ApiError(404, str(error), param="key", code="unknown_key") from error
-
-
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set, or so many seconds have passed."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

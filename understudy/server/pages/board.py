@@ -24,6 +24,7 @@ from understudy.conversation import (
 from understudy.server.pages.message_views import MessageViews, thread_key
 from understudy.server.pages.origins import Origins
 from understudy.server.speeches import Speech, Speeches
+from understudy.server.waiting import set_within
 
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.2
@@ -131,10 +132,7 @@ class Board:
             except ConversationError as error:
                 log.warning("what is new could not be read: %s", error)
             self._look.clear()
-            try:
-                await asyncio.wait_for(self._look.wait(), LOOK_SECONDS)
-            except TimeoutError:
-                continue
+            await set_within(self._look, LOOK_SECONDS)
 
     async def follow(self, file: str, since: str | None) -> AsyncIterator[Sequence[Item]]:
         """Everything that is new in a conversation after the commit `since`, as it comes, and first what is
@@ -160,7 +158,7 @@ class Board:
                     place, head = place + len(items), channel.head
                 if items:
                     yield items
-                if channel.told == place and not await _set_within(news, TICK_SECONDS):
+                if channel.told == place and not await set_within(news, TICK_SECONDS):
                     yield ()
         finally:
             channel.readers -= 1
@@ -313,11 +311,3 @@ def _speech_item(speech: Speech) -> Item:
         "stopped_by": speech.stopped_by,
     }
     return Item("speech", msgspec.json.encode(told).decode())
-
-
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
