@@ -63,9 +63,8 @@ class LessonAnswers:
         prompts = tuple(example.context_ids for example in self._examples)
         request = GenerationRequest(prompts, Sampling(max_tokens=self._max_tokens, temperature=0.0))
         try:
-            said = await asyncio.wait_for(
-                self._engine.run(lambda: self._engine.complete(request)), WAIT_SECONDS
-            )
+            async with asyncio.timeout(WAIT_SECONDS):
+                said = await self._engine.run(lambda: self._engine.complete(request))
         except (EngineError, TimeoutError) as error:
             log.info("the lessons' own answers are not known: %s", error or "no answer in time")
             return ()
