@@ -4,9 +4,9 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING
 
-from understudy.conversation import ConversationRepository, Message, Posted, UnknownMessage
+from understudy.conversation import ConversationError, ConversationRepository, Message, Posted, UnknownMessage
 from understudy.lessons import ChatMessage, chat_context, with_notes
-from understudy.participant import Answer, NothingToAnswer, post_answer, question, reword
+from understudy.participant import Answer, EmptyAnswer, NothingToAnswer, post_answer, question, reword
 from understudy.server.errors import ApiError
 from understudy.server.speeches import Speeches, SpeechKind
 from understudy.workspace import Workspace
@@ -40,7 +40,13 @@ class Answers:
             notes = await asyncio.to_thread(lambda: self._workspace.notes)
             chat = await asyncio.to_thread(question, self._repository, file, to, self._name, notes)
             [said] = await self.speeches.say(file, to, "answer", chat, self._sampling(varied=False))
-            return await asyncio.to_thread(post_answer, self._repository, file, to, self._name, said, notes)
+            try:
+                return await asyncio.to_thread(
+                    post_answer, self._repository, file, to, self._name, said, notes
+                )
+            except (EmptyAnswer, ConversationError) as error:
+                self.speeches.report(file, to, "answer", str(error))
+                raise
         finally:
             self._giving.discard((file, to))
 

@@ -69,6 +69,10 @@ class Speeches:
             speech.stop(by)
         return speech
 
+    def report(self, file: str, message: str, kind: SpeechKind, failure: str) -> None:
+        """Tell everyone why something that the model was to say is not there."""
+        self._tell(Speech(uuid.uuid4().hex, file, message, kind, [], ended=True, failure=failure))
+
     async def say(
         self,
         file: str,

@@ -9,8 +9,8 @@ from learning_pages import HOSTILE, Pages, correct, imported, learned, people, s
 from workspace_server import idle_service, small_workspace
 
 from understudy.lessons import LedgerEntry
+from understudy.server.pages.doorkeeper import local_path
 from understudy.server.pages.learn import lesson_preview, propose_now
-from understudy.server.pages.lesson_actions import local
 from understudy.server.pages.visitors import Visitor
 
 
@@ -227,8 +227,8 @@ def test_the_progress_says_what_the_trainer_does(pages: Pages) -> None:
 
 def test_after_an_action_people_come_back_to_a_page_of_this_site_only(pages: Pages) -> None:
     for back in ("//evil.example", "https://evil.example", "/\\evil.example", "/a\nb", ""):
-        assert local(back) == "/learn", back
-    assert local("/talk/x#1") == "/talk/x#1"
+        assert local_path(back, "/learn") == "/learn", back
+    assert local_path("/talk/x#1") == "/talk/x#1"
 
 
 def test_what_the_model_says_now_is_asked_once_and_names_its_weights(pages: Pages) -> None:

@@ -1,38 +1,15 @@
 """What the model says now in a lesson's context, beside what it said then."""
 
-from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from understudy.lessons import LedgerEntry
+from understudy.server.pages.kept import Kept
 
 if TYPE_CHECKING:
     from understudy.server.pages.site import Site
 
-Key = TypeVar("Key", bound=Hashable)
-Value = TypeVar("Value")
 KEPT = 512
-
-
-class Kept(Generic[Key, Value]):
-    """The values that were used last, a bounded number of them."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._held: OrderedDict[Key, Value] = OrderedDict()
-
-    def get(self, key: Key) -> Value | None:
-        if key in self._held:
-            self._held.move_to_end(key)
-        return self._held.get(key)
-
-    def put(self, key: Key, value: Value) -> Value:
-        self._held[key] = value
-        self._held.move_to_end(key)
-        while len(self._held) > self._most:
-            self._held.popitem(last=False)
-        return value
 
 
 @dataclass(frozen=True, slots=True)

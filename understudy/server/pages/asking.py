@@ -3,6 +3,7 @@ revise it.
 """
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,8 @@ from understudy.server.pages.rendering import SECURITY, page, wants_json
 from understudy.server.pages.routing import done, read_form, refusal_of
 from understudy.server.pages.site import Site
 from understudy.server.pages.visitors import Visitor, visitor_of
+
+log = logging.getLogger(__name__)
 
 
 async def ask(request: Request) -> Response:
@@ -107,11 +110,11 @@ async def _said(work: "Coroutine[Any, Any, Any]") -> Any:
 
 
 async def _posting(site: Site, work: "Coroutine[Any, Any, Any]") -> None:
-    """Work whose outcome readers see on the page; a failure was told to them as it came."""
+    """Work whose outcome readers see on the page; a failure was told to them as it came, and is logged."""
     try:
         await work
-    except Exception as error:  # noqa: BLE001  (refusal_of logs what nobody expected)
-        refusal_of(error)
+    except Exception as error:  # noqa: BLE001  (refusal_of logs the traceback of what nobody expected)
+        log.warning("the model was asked and gave no answer: %s", refusal_of(error).message)
     site.board.poke()
 
 

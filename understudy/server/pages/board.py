@@ -108,11 +108,6 @@ class Board:
         self._tasks: set[asyncio.Task[None]] = set()
         speeches.listen(self._hear)
 
-    @property
-    def readers(self) -> int:
-        """How many look on."""
-        return sum(channel.readers for channel in self._channels.values())
-
     def start(self, work: "Coroutine[Any, Any, None]") -> None:
         """See work through that nobody waits for."""
         task = asyncio.create_task(work)
@@ -126,12 +121,12 @@ class Board:
     async def run(self) -> None:
         """Tell every new commit, until cancelled."""
         while True:
+            self._look.clear()  # before the look: whoever pokes meanwhile is heard
             try:
                 async with self._turn:
                     await self._tell_commits()
             except ConversationError as error:
                 log.warning("what is new could not be read: %s", error)
-            self._look.clear()
             await set_within(self._look, LOOK_SECONDS)
 
     async def follow(self, file: str, since: str | None) -> AsyncIterator[Sequence[Item]]:
@@ -186,12 +181,6 @@ class Board:
         return await asyncio.to_thread(self._read_missed, file, since, until)
 
     def _read_missed(self, file: str, since: str, until: str) -> list[Item]:
-        log.warning(
-            "MISSED %s %s %s",
-            since[:8],
-            until[:8],
-            [i.id and i.id[:8] for i in self._channels[file].items if i.id][-5:],
-        )
         try:
             changes = list(islice(self._repository.changes(since, file, until), MOST_CHANGES + 1))
         except UnknownRevision:  # not a commit of this history

@@ -189,10 +189,10 @@ def doorkeeper_of(request: Request) -> WorkspaceDoorkeeper:
     return found
 
 
-def local_path(given: str) -> str:
-    """A path to go on to, if it can only be one of this server's; else the first page's."""
+def local_path(given: str, otherwise: str = "/") -> str:
+    """A path to go on to, if it can only be one of this server's; else another."""
     plain = given.startswith("/") and not given.startswith("//") and "\\" not in given and given.isprintable()
-    return given if plain else "/"
+    return given if plain else otherwise
 
 
 def _section(path: str) -> str:

@@ -29,33 +29,48 @@ class PostForm(msgspec.Struct):
     key: Key = None
 
 
-class ReplyForm(msgspec.Struct):
+class MessageForm(msgspec.Struct, kw_only=True):
+    """A message, and the commit at which it was seen."""
+
+    file: Line
+    id: Line
+    seen: Seen = None
+
+
+class ChangeForm(MessageForm, kw_only=True):
+    """What is done with a message, once for each key."""
+
+    key: Key = None
+
+
+class ReplyForm(ChangeForm, kw_only=True):
     """A reply to a message."""
 
-    file: Line
-    id: Line
     body: Body
-    seen: Seen = None
-    key: Key = None
 
 
-class EditForm(msgspec.Struct):
+class EditForm(ChangeForm, kw_only=True):
     """Another text for a message."""
 
-    file: Line
-    id: Line
     body: Body
-    seen: Seen = None
-    key: Key = None
 
 
-class DeleteForm(msgspec.Struct):
+class DeleteForm(ChangeForm, kw_only=True):
     """A message to take back."""
 
-    file: Line
-    id: Line
-    seen: Seen = None
-    key: Key = None
+
+class MoveForm(ChangeForm, kw_only=True):
+    """A message to put into another thread, or into a new one with a title."""
+
+    thread: str | None = None
+    title: Line | None = None
+
+
+class SplitForm(ChangeForm, kw_only=True):
+    """A paragraph to open a thread about."""
+
+    paragraph: int
+    title: Line
 
 
 class RestoreForm(msgspec.Struct):
@@ -64,28 +79,6 @@ class RestoreForm(msgspec.Struct):
     file: Line
     id: Line
     commit: Line
-    key: Key = None
-
-
-class MoveForm(msgspec.Struct):
-    """A message to put into another thread, or into a new one with a title."""
-
-    file: Line
-    id: Line
-    thread: str | None = None
-    title: Line | None = None
-    seen: Seen = None
-    key: Key = None
-
-
-class SplitForm(msgspec.Struct):
-    """A paragraph to open a thread about."""
-
-    file: Line
-    id: Line
-    paragraph: int
-    title: Line
-    seen: Seen = None
     key: Key = None
 
 
@@ -103,14 +96,6 @@ class ReadForm(msgspec.Struct):
 
     file: Line
     commit: Line
-
-
-class MessageForm(msgspec.Struct):
-    """A message, and the commit at which it was seen."""
-
-    file: Line
-    id: Line
-    seen: Line | None = None
 
 
 class StopForm(msgspec.Struct):

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from understudy.conversation import NotAllowed, Right
 from understudy.lessons import KeepOrRevert, LedgerEntry, UnknownLesson, digest
 from understudy.server.errors import ApiError
+from understudy.server.pages.doorkeeper import local_path
 from understudy.server.pages.lesson_views import Reach
 from understudy.server.pages.routing import done, read_form
 from understudy.server.pages.visitors import Visitor, visitor_of
@@ -94,7 +95,7 @@ async def _approve(request: Request, form: ApproveForm, why: str) -> Response:
     keys = [entry.id for entry in entries]
     approved = await site.service.approve(keys, visitor.name, why=why, overrides=form.overrides)
     told = {"did": "approved", "lessons": [entry.id for entry in approved]}
-    return done(request, local(form.back), told)
+    return done(request, local_path(form.back, "/learn"), told)
 
 
 async def refuse(request: Request) -> Response:
@@ -107,7 +108,7 @@ async def refuse(request: Request) -> Response:
         return [site.ledger.refuse(entry.id, visitor.name, form.reason).id for entry in entries]
 
     refused = await to_thread.run_sync(refuse_all)
-    return done(request, local(form.back), {"did": "refused", "lessons": refused})
+    return done(request, local_path(form.back, "/learn"), {"did": "refused", "lessons": refused})
 
 
 async def train_now(request: Request) -> Response:
@@ -119,7 +120,11 @@ async def train_now(request: Request) -> Response:
     if wrong is not None:
         raise ApiError(409, f"expected approved lessons, {wrong.short} is {wrong.state}", code="lesson_state")
     site.service.train_soon([entry.id for entry in entries])
-    return done(request, local(form.back), {"did": "training", "lessons": [entry.id for entry in entries]})
+    return done(
+        request,
+        local_path(form.back, "/learn"),
+        {"did": "training", "lessons": [entry.id for entry in entries]},
+    )
 
 
 async def edit_lesson(request: Request) -> Response:
@@ -128,7 +133,7 @@ async def edit_lesson(request: Request) -> Response:
     form, visitor = await read_form(request, EditForm), visitor_of(request)
     made = await to_thread.run_sync(_word_anew, site, visitor, form)
     told = {"did": "worded", "lessons": [made.id]}
-    return done(request, local(form.back, f"/learn/{made.short}"), told)
+    return done(request, local_path(form.back, f"/learn/{made.short}"), told)
 
 
 def _word_anew(site: "Site", visitor: Visitor, form: EditForm) -> LedgerEntry:
@@ -167,7 +172,7 @@ async def cancel(request: Request) -> Response:
     form, visitor = await read_form(request, SessionForm), visitor_of(request)
     require_teacher(visitor, "cancel a session")
     told = await carried_out(site.service.cancel(form.session))
-    return done(request, local(form.back), {"did": "cancelled", **told})
+    return done(request, local_path(form.back, "/learn"), {"did": "cancelled", **told})
 
 
 async def decide(request: Request) -> Response:
@@ -183,7 +188,7 @@ async def decide(request: Request) -> Response:
             code="no_open_decision",
         )
     told = await carried_out(site.service.answer(form.session, form.decision, visitor.name, form.why))
-    return done(request, local(form.back), {"did": "decided", **told})
+    return done(request, local_path(form.back, "/learn"), {"did": "decided", **told})
 
 
 # ---------------------------------------------------------------------- parts
@@ -205,9 +210,3 @@ def require_teacher(visitor: Visitor, what: str) -> None:
     """Raises NotAllowed unless the visitor may teach in this workspace."""
     if not visitor.known or not visitor.may(Right.TEACH):
         raise NotAllowed(f"{visitor.name or 'a stranger'} may not {what}: that takes the right 'teach'")
-
-
-def local(back: str, otherwise: str = "/learn") -> str:
-    """Where to go after an action: a path of this site, or else `otherwise`."""
-    plain = back.startswith("/") and not back.startswith("//") and "\\" not in back and back.isprintable()
-    return back if plain else otherwise

@@ -11,9 +11,10 @@ from starlette.routing import Route
 
 from understudy.conversation import Right
 from understudy.server.errors import ApiError
+from understudy.server.pages.doorkeeper import local_path
 from understudy.server.pages.evidence import read_decisions
 from understudy.server.pages.learn import entered, read_query
-from understudy.server.pages.lesson_actions import local, require_teacher
+from understudy.server.pages.lesson_actions import require_teacher
 from understudy.server.pages.lesson_views import Reach
 from understudy.server.pages.model_views import (
     CHOICES,
@@ -183,7 +184,7 @@ class ModelPages:
             target = found.parent if form.parent else found.id
         made = await carried_out(site.service.sessions.restore(target, visitor.name))
         told = {"did": "restored", "commit": made, "restores": target}
-        return done(request, local(form.back, "/model"), told)
+        return done(request, local_path(form.back, "/model"), told)
 
     # ------------------------------------------------------------------ parts
 

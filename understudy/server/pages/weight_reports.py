@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from anyio import to_thread
 
 from understudy.server.errors import ApiError
-from understudy.server.pages.answers_now import Kept
+from understudy.server.pages.kept import Kept
 
 if TYPE_CHECKING:
     from understudy.watching import SessionReport

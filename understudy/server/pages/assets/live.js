@@ -100,6 +100,7 @@ function speech(event) {
   if (told.ended) {
     if (told.kind !== "answer" || told.failure) shown?.remove();
     else shown?.querySelector("button")?.remove(); // the message itself follows
+    if (told.failure) document.querySelector(`.speech[data-message="${told.message}"]`)?.remove();
     if (told.failure) toast(`The model could not answer: ${told.failure}`);
     return;
   }
