@@ -21,6 +21,8 @@ $(VENV)/installed: pyproject.toml
 $(VENV)/installed-dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,check]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+		$$($(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["oracle"])')
 	@touch $@ $(VENV)/installed
 
 demo: $(VENV)/installed ## the main job: corrections in a thread become durable behaviour, measured
@@ -63,6 +65,7 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/frozen_step.py
 	$(BIN)/python benchmarks/apollo_step.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/readout_overhead.py
 	$(BIN)/python benchmarks/conversation_reading.py
 	$(BIN)/python benchmarks/conversation_reply.py
 	$(BIN)/python benchmarks/thread_trie.py

@@ -20,6 +20,7 @@ COMMANDS = (
     *("weights log", "weights restore", "dream"),
     *(f"behaviours {verb}" for verb in ("list", "check", "certify", "decisions", "keep", "revert")),
     *(f"people {verb}" for verb in ("list", "invite", "link", "revoke")),
+    *(f"concepts {verb}" for verb in ("check", "collect", "train", "report", "read", "steer", "export")),
     *(f"weights {verb}" for verb in ("commit", "show", "diff", "checkout", "revert", "verify", "gc")),
     *(f"weights {verb}" for verb in ("diagnose", "sync", "vector", "apply", "negate", "merge", "conflicts")),
 )

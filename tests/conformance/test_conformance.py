@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ import httpx2
 import pytest
 import torch
 from openai import BadRequestError, OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+from steered_stream import CONCEPTS, Expected, streams, write_directions
 from transformers import AutoModelForCausalLM
 from waiting import eventually
 
-from understudy.engine import Directions, ReadoutManifest, write_miniature
+from understudy.engine import Directions, write_miniature
 from understudy.pocket import checkpoint_directory
 from understudy.weights import find_mappings, read_commits, verify_history
 from understudy.workspace import Workspace
@@ -31,7 +33,6 @@ NOISE = {"float32": 1e-4, "bfloat16": 0.06}
 """Largest difference to transformers in fp32, over the size of what is compared: docs/LOG.md."""
 FLAGS = {"qwen3": ["--enforce-eager"], "pocket": []}
 """vLLM's: the one eager, the other compiled."""
-CONCEPTS = ("calm", "curious", "proud")
 CHAT = [{"role": "user", "content": "Please put the red cup on the table."}]
 SMALL = {"context_ids": [70, 71], "continuation_ids": [5, 6]}
 
@@ -110,38 +111,6 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
     assert find_mappings(running.directory) == [], "it leaves nothing in shared memory"
-
-
-def write_directions(folder: Path, hidden_size: int) -> Directions:
-    draw = torch.Generator().manual_seed(0)
-    manifest = ReadoutManifest(
-        concepts=list(CONCEPTS), layers=[0, 1], hidden_size=hidden_size, dtype="float32"
-    )
-    made = Directions(manifest, {n: torch.randn(len(CONCEPTS), hidden_size, generator=draw) for n in (0, 1)})
-    made.save(folder)
-    return made
-
-
-def streams(
-    model: Any, ids: list[int], directions: Directions, added: dict[int, torch.Tensor]
-) -> torch.Tensor:
-    """[tokens][layers][concepts] by hooks on transformers' model."""
-    found = []
-
-    def hook(layer: int) -> Any:
-        def after(_module: Any, _given: Any, stream: torch.Tensor) -> torch.Tensor:
-            moved = stream + added.get(layer, torch.zeros(1))
-            found.append(moved[0] @ directions.vectors_ch[layer].T)
-            return moved
-
-        return after
-
-    hooks = [model.model.layers[n].register_forward_hook(hook(n)) for n in directions.layers]
-    with torch.no_grad():
-        model(torch.tensor([ids]), use_cache=False)
-    for one in hooks:
-        one.remove()
-    return torch.stack(found, dim=1)
 
 
 def close(found: Any, expected: torch.Tensor, dtype: str) -> bool:
@@ -300,7 +269,7 @@ def test_readouts_are_transformers_hidden_states(served: Served) -> None:
     prompt = [70, 71, 72, 73, 74, 75]
     said = read(served, prompt, readout="all")
     ids = [*prompt, *greedy(served, prompt)[:-1]]
-    rows = streams(served.reference(), ids, served.directions, {})
+    rows = streams(served.reference(), ids, served.directions)
     assert len(said["readout"]) == 6 and len(said["prompt_readout"]) == len(prompt)
     assert close(said["prompt_readout"], rows[: len(prompt)], served.dtype)
     chosen = rows[len(prompt) - 1 :]
@@ -344,18 +313,151 @@ def test_many_at_once_each_get_their_own(served: Served) -> None:
     model = served.reference()
     assert len(choices) == 16
     for choice in choices:
-        rows = streams(model, prompts[choice["index"] // 2], served.directions, {})
+        rows = streams(model, prompts[choice["index"] // 2], served.directions)
         assert close(choice["prompt_readout"], rows, served.dtype)
         assert len(choice["readout"]) == 3
 
 
-def test_steering_moves_the_stream_by_so_much(served: Served) -> None:
+def norm(served: Served, layer: int, concept: str) -> float:
+    assert served.directions.statistics is not None
+    return served.directions.statistics.norms[layer][CONCEPTS.index(concept)]
+
+
+FIRST, LAST = range(5), range(5, 1000)
+"""Positions of a prompt of six tokens before its last, and from there on."""
+
+
+WAYS: dict[str, Callable[[Served], list[Expected]]] = {
+    "calm=0.5 proud=-1@1": lambda served: [
+        Expected("add", "calm", 0.5),
+        Expected("add", "proud", -1.0, (1,)),
+    ],
+    "ablate:calm": lambda served: [Expected("ablate", "calm", 1.0)],
+    "clamp:curious=3@0,1": lambda served: [Expected("clamp", "curious", 3.0)],
+    "calm=1[answer]": lambda served: [Expected("add", "calm", 1.0, positions=LAST)],
+    "calm=1[first]": lambda served: [Expected("add", "calm", 1.0, positions=LAST[:1])],
+    "ablate:calm[prompt]": lambda served: [Expected("ablate", "calm", 1.0, positions=FIRST)],
+    "clamp:calm=2@1[2:4] calm=1[7:]": lambda served: [
+        Expected("clamp", "calm", 2.0, (1,), range(2, 4)),
+        Expected("add", "calm", 1.0, positions=range(7, 1000)),
+    ],
+    "calm=2x@0 clamp:proud=-2x@1": lambda served: [
+        Expected("add", "calm", 2 * norm(served, 0, "calm"), (0,)),
+        Expected("clamp", "proud", -2 * norm(served, 1, "proud"), (1,)),
+    ],
+    "ablate:calm curious=1 calm=1": lambda served: [
+        Expected("ablate", "calm", 1.0),
+        Expected("add", "curious", 1.0),
+        Expected("add", "calm", 1.0),
+    ],
+}
+
+
+@pytest.mark.parametrize("texts", WAYS)
+def test_each_way_of_steering_is_what_hooks_on_transformers_do(served: Served, texts: str) -> None:
     prompt = [70, 71, 72, 73, 74, 75]
-    vectors = served.directions.vectors_ch
-    said = read(served, prompt, readout="all", steer=["calm=0.5", "proud=-1@1"])
-    added = {0: 0.5 * vectors[0][0], 1: 0.5 * vectors[1][0] - vectors[1][2]}
-    rows = streams(served.reference(), prompt, served.directions, added)
-    assert close(said["prompt_readout"], rows, served.dtype)
+    said = read(served, prompt, readout="all", steer=texts.split())
+    model, steers = served.reference(), WAYS[texts](served)
+    assert close(said["prompt_readout"], streams(model, prompt, served.directions, steers), served.dtype)
+    ids = [*prompt, *steered_answer(served, model, prompt, steers)]
+    rows = streams(model, ids[:-1], served.directions, steers)[len(prompt) - 1 :]
+    assert close(said["readout"][: len(rows)], rows, served.dtype)
+
+
+def steered_answer(served: Served, model: Any, prompt: list[int], steers: Sequence[Expected]) -> list[int]:
+    """The token ids of a steered answer, as `greedy` gives those of one that is not."""
+    answer: list[int] = []
+    logits: list[torch.Tensor] = []
+    hook = model.lm_head.register_forward_hook(lambda *found: logits.append(found[-1]))
+    for _ in range(6 if served.dtype == "float32" else 1):
+        streams(model, [*prompt, *answer], served.directions, steers)
+        answer.append(int(logits[-1][0, -1].argmax()))
+    hook.remove()
+    return answer
+
+
+def test_what_is_ablated_says_nothing_and_what_is_clamped_says_so_much(served: Served) -> None:
+    lengths = torch.stack([served.directions.vectors_ch[n][0].norm() for n in (0, 1)])
+    plain = torch.tensor(read(served, [70, 71, 72], readout="all")["prompt_readout"])
+    noise = NOISE[served.dtype] * max(1.0, float(plain.abs().max()))
+    for text, expected in (("ablate:calm", 0.0), ("clamp:calm=2.5", 2.5)):
+        said = read(served, [70, 71, 72], readout="all", steer=text)
+        found = torch.tensor(said["prompt_readout"] + said["readout"])[:, :, 0]
+        assert (found - expected * lengths).abs().max() <= noise
+
+
+@pytest.mark.parametrize(("span", "count"), [("answer", 1000), ("first", 1)])
+def test_a_steered_answer_is_not_the_cache_of_a_prompt_that_holds_it(
+    served: Served, span: str, count: int
+) -> None:
+    """What is steered in the answer only depends on where the prompt ended."""
+    if served.dtype != "float32":
+        pytest.skip("the answer's token ids are certain in fp32")
+    prompt, model = [70 + n % 17 for n in range(252)], served.reference()
+    steer = f"clamp:calm=8[{span}]"
+    read(served, prompt, steer=steer)
+    answer = steered_answer(
+        served, model, prompt, [Expected("clamp", "calm", 8.0, positions=range(251, 251 + count))]
+    )
+    longer = [*prompt, *answer, *range(70, 80)]
+    found = read(served, longer, steer=steer)["logprobs"]["token_logprobs"]
+    uncached = read(served, longer, steer=steer, readout=True)
+    assert close(found, torch.tensor(uncached["logprobs"]["token_logprobs"]), served.dtype)
+    steers = [Expected("clamp", "calm", 8.0, positions=range(len(longer) - 1, len(longer) - 1 + count))]
+    rows = streams(model, longer, served.directions, steers)
+    assert close(uncached["readout"][0], rows[-1], served.dtype)
+
+
+def test_readouts_as_z_scores_and_by_message(served: Served) -> None:
+    prompt = [70, 71, 72, 73, 74, 75]
+    statistics = served.directions.statistics
+    assert statistics is not None
+    raw = read(served, prompt, readout="all")
+    scored = read(served, prompt, readout="all", readout_scale="z")
+    expected = (torch.tensor(raw["readout"]) - torch.tensor(statistics.mean)) / torch.tensor(
+        statistics.deviation
+    )
+    assert close(scored["readout"], expected, served.dtype)
+    message = read(served, prompt, readout="all", readout_per="message", readout_scale="z")
+    assert close(message["message_readout"], expected.mean(0), served.dtype)
+    assert "readout" not in message and len(message["message_prompt_readout"]) == 2
+    chunks = list(
+        served.client.completions.create(
+            model="understudy",
+            prompt=prompt,
+            max_tokens=6,
+            temperature=0,
+            stream=True,
+            extra_body={
+                "ignore_eos": True,
+                "vllm_xargs": {"readout": True, "readout_per": "message", "readout_scale": "z"},
+            },
+        )
+    )
+    told = [chunk.choices[0].model_extra or {} for chunk in chunks]
+    assert [place for place, extra in enumerate(told) if "message_readout" in extra] == [len(told) - 1]
+    assert close(told[-1]["message_readout"], expected.mean(0), served.dtype)
+
+
+def test_metrics_count_what_was_read(served: Served) -> None:
+    def counted() -> dict[str, float]:
+        text = served.ask("GET", "/metrics" if ENGINE == "embedded" else "/understudy/metrics").text
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        sums = [
+            sample.value
+            for sample in families["understudy_readout_sum"].samples
+            if sample.labels == {"concept": "proud", "layer": "1", "scale": "z"}
+        ]
+        [tokens] = families["understudy_readout_tokens"].samples
+        return {"tokens": tokens.value, "sum": sum(sums)}
+
+    before = counted()
+    scored = read(served, [70, 71, 72], readout=True, readout_scale="z")
+    read(served, [70, 71, 72])
+    after = counted()
+    assert after["tokens"] - before["tokens"] == 6
+    added = sum(token[1][2] for token in scored["readout"])
+    assert after["sum"] - before["sum"] == pytest.approx(added, rel=1e-3, abs=1e-3)
 
 
 def test_a_steered_prompt_is_not_another_ones_cache(served: Served) -> None:
@@ -376,7 +478,11 @@ def test_a_steered_prompt_is_not_another_ones_cache(served: Served) -> None:
     [
         ({"steer": "angry=1"}, "expected a concept that is loaded"),
         ({"steer": ["calm=1@9"]}, "expected a layer of"),
-        ({"steer": ["calm"]}, "expected concept=strength"),
+        ({"steer": ["calm"]}, r"expected .*concept.=strength"),
+        ({"steer": ["clamp:calm=1[5:2]"]}, "a span of at least one position"),
+        ({"steer": "calm=1", "readout_scale": "z"}, "only together with `readout`"),
+        ({"readout": True, "readout_per": "answer"}, "readout_per"),
+        ({"readout": True, "readout_z": True}, "readout_z"),
         ({"readout": "everything"}, "readout"),
         ({"readout": True, "steer": 3}, "steer"),
     ],

@@ -100,7 +100,7 @@ def test_answers_are_the_same_with_and_without(engine: EmbeddedEngine) -> None:
 def test_steering_adds_to_the_stream_at_its_layers(engine: EmbeddedEngine) -> None:
     assert engine.directions is not None
     vectors = engine.directions.vectors_ch
-    steering = (Steer("calm", 0.5), Steer("proud", -1.0, layer=1))
+    steering = (Steer("calm", 0.5), Steer("proud", -1.0, (1,)))
     added = {0: 0.5 * vectors[0][0], 1: 0.5 * vectors[1][0] - vectors[1][2]}
     [ids] = prompts(engine)[:1]
     request = GenerationRequest((ids,), GREEDY, readout="all", steering=steering)
@@ -130,7 +130,7 @@ def test_requests_beside_it_are_not_steered(engine: EmbeddedEngine) -> None:
     ("steer", "match"),
     [
         (Steer("angry", 1.0), "a concept that is loaded .calm, curious, proud., got 'angry'"),
-        (Steer("calm", 1.0, layer=7), r"a layer of \[0, 1\], got 7"),
+        (Steer("calm", 1.0, (7,)), r"a layer of \[0, 1\], got 7"),
     ],
 )
 def test_what_there_is_no_direction_for_is_refused(engine: EmbeddedEngine, steer: Steer, match: str) -> None:
@@ -147,9 +147,9 @@ def test_without_directions_nothing_is_read_or_steered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["calm", "calm=", "=1", "calm=x", "calm=nan", "calm=1@", "calm=1@two"])
 def test_steering_in_words(text: str) -> None:
-    with pytest.raises(BadRequest, match="expected concept=strength or concept=strength@layer"):
+    with pytest.raises(BadRequest, match=r"expected \[mode:\]concept\[=strength\]"):
         Steer.parse(text)
-    assert Steer.parse("a=b=-2.5@3") == Steer("a=b", -2.5, 3)
+    assert Steer.parse("a=b=-2.5@3") == Steer("a=b", -2.5, (3,))
     assert Steer.parse(str(Steer("calm", 1e-7))) == Steer("calm", 1e-7)
 
 

@@ -44,12 +44,13 @@ def small_server(
     context_length: int = 2048,
     max_concurrent: int = 4,
     max_waiting: int = 32,
+    readout: Path | None = None,
     **options: Any,
 ) -> Iterator[Served]:
-    """Serve a random hybrid from `directory` on a free loopback port."""
+    """Serve a random hybrid from `directory` on a free loopback port; `readout` is a folder of directions."""
     write_miniature(directory, "qwen3_5", context_length=context_length)
     with EmbeddedEngine(
-        ModelSettings(), directory, max_concurrent=max_concurrent, max_waiting=max_waiting
+        ModelSettings(), directory, max_concurrent=max_concurrent, max_waiting=max_waiting, readout=readout
     ) as engine:
         app = create_app(
             engine, settings or ServerSettings(max_batch=64), TOKEN, extra_routes=routes, **options

@@ -10,7 +10,7 @@ from api_server import Served, small_server
 from starlette.routing import Route
 from workspace_server import idle_service, small_workspace
 
-from understudy.server.bodies import ChatBody, CompletionBody, ScoreBody, ScoredSequence
+from understudy.server.bodies import ChatBody, CompletionBody, ExtraArguments, ScoreBody, ScoredSequence
 from understudy.server.lesson_bodies import SHAPES
 from understudy.server.messages import MAX_BODY_BYTES
 from understudy.server.metrics import TrainingMetrics
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 BODIES = (
     ChatBody,
     CompletionBody,
+    ExtraArguments,
     ScoreBody,
     ScoredSequence,
     TrainBody,

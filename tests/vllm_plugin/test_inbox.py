@@ -13,7 +13,7 @@ import zmq
 from understudy.engine import EngineClosed
 from understudy.engine.vllm import inbox as module
 from understudy.engine.vllm.inbox import ReadoutInbox, RowReadouts
-from understudy.engine.vllm.tapping import KEY, ReadoutRows, _Pass
+from understudy.engine.vllm.tapping import KEY, ReadoutRows, _Pass, _Place
 
 Send = Callable[[str, int, int], None]
 """key, first position, positions: rows whose numbers are their positions."""
@@ -95,10 +95,10 @@ def test_rows_that_never_come_are_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_pass_sends_only_the_rows_that_are_wanted() -> None:
     now = _Pass()
-    now.add(0, 5, 0, {}, ("a", 3))  # a prompt of which the last position and the next are wanted
-    now.add(5, 9, 0, {}, None)
-    now.add(9, 10, 7, {}, ("b", 3))
-    now.add(10, 12, 0, {}, ("c", 30))  # the beginning of a long prompt
+    now.add(_Place(0, 5, 0, 4), {}, ("a", 3))  # a prompt of which the last position and the next are wanted
+    now.add(_Place(5, 9, 0, 3), {}, None)
+    now.add(_Place(9, 10, 7, 3), {}, ("b", 3))
+    now.add(_Place(10, 12, 0, 30), {}, ("c", 30))  # the beginning of a long prompt
     assert now.rows.tolist() == [3, 4, 9]
     layer = torch.arange(12.0)[now.rows, None].repeat(1, 3)
     now.found += [layer, layer]

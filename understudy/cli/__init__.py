@@ -86,6 +86,43 @@ for _name, (_verb, _help) in {
     behaviours.command(f"understudy.cli.deciding:{_verb}", name=_name, help=_help)
 app.command(behaviours)
 
+concepts = App(
+    name="concepts",
+    help="Concepts: directions in activation space: check, collect, train, report, read, steer, export.",
+)
+for _name, _help in {
+    "check": "Look for what is wrong with a corpus, or with the one that comes with Understudy.\n\n"
+    "Exits with 1 when there are errors: what would be learned from such a corpus is worth nothing.",
+    "collect": "Make a corpus of messages that people scored, and of lessons.\n\n"
+    "A message scores itself by a last line such as `warmth:9 clarity:10`, and what it answers when it is "
+    "nothing else. FILES are JSON Lines with `messages`, which may have `scores` beside their content, or "
+    "lessons with `prompt`, `chosen` and `rejected`. Each text is used once, for one concept; whole scenes "
+    "are held out.",
+}.items():
+    concepts.command(f"understudy.cli.concepts:{_name}_concepts", name=_name, help=_help)
+for _name, _help in {
+    "train": "Find each concept's direction in a corpus, and measure it on texts that were held out.",
+    "report": "Say what directions are worth: figures as JSON, and a page to look at.",
+}.items():
+    concepts.command(f"understudy.cli.extracting:{_name}_concepts", name=_name, help=_help)
+_help = (
+    "Read texts by directions, with the workspace's newest weights.\n\n"
+    "With --commits A,B,... or `all`, the same texts are read with the weights of each commit, `initial` for "
+    "the model as it came: what moved since the first, with a 95 % interval over texts."
+)
+concepts.command("understudy.cli.reading:read_concepts", name="read", help=_help)
+_help = (
+    "Steer answers by a concept, more and more: how often it shows, what breaks, which strengths to use.\n\n"
+    "With --propose, what is said at a strength becomes lessons for a person to approve."
+)
+concepts.command("understudy.cli.steering:steer_concepts", name="steer", help=_help)
+_help = (
+    "Write a concept's directions as a GGUF control vector, for llama.cpp's --control-vector.\n\n"
+    "llama.cpp has no place for a vector behind layer 0."
+)
+concepts.command("understudy.cli.control_vectors:export_concepts", name="export", help=_help)
+app.command(concepts)
+
 people = App(name="people", help="Who takes part: list, invite, let in, sign out.")
 for _name, (_verb, _help) in {
     "list": ("list_people", "List who takes part, with their rights, signed-in browsers and API tokens."),

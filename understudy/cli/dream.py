@@ -141,6 +141,7 @@ def _material(workspace: "Workspace") -> "Material":
     from datetime import UTC, datetime
 
     from understudy.behaviours import DREAMED, Material
+    from understudy.concepts import STEERED
     from understudy.lessons import chat_context
 
     repository, name = workspace.repository, workspace.settings.model.name
@@ -156,7 +157,7 @@ def _material(workspace: "Workspace") -> "Material":
     given = [
         entry.lesson
         for entry in reversed(workspace.ledger.list())
-        if entry.state in states and entry.lesson.source.file != DREAMED
+        if entry.state in states and entry.lesson.source.file not in (DREAMED, STEERED)
     ]
     prompts = [chat_context(path, name) for _, path in asked[:RECENT]]
     return Material(tuple(prompts), tuple(given[:RECENT]))

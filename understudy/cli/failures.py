@@ -64,6 +64,10 @@ def _expected() -> tuple[type[Exception], ...]:
         from understudy.weights import WeightsError
 
         found.append(WeightsError)
+    if "understudy.concepts" in sys.modules:
+        from understudy.concepts import ConceptError
+
+        found.append(ConceptError)
     if "understudy.watching" in sys.modules:
         from understudy.watching import StudyError
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.cli.failures import CommandError
@@ -9,7 +10,7 @@ from understudy.cli.remote import call
 
 if TYPE_CHECKING:
     from understudy.behaviours import ModelSubject
-    from understudy.engine import WeightState
+    from understudy.engine import EmbeddedEngine, WeightState
     from understudy.workspace import ServerAddress, Workspace
 
 
@@ -59,13 +60,25 @@ def _served(workspace: "Workspace", address: "ServerAddress") -> Iterator["Model
 @contextmanager
 def _loaded(workspace: "Workspace") -> Iterator["ModelSubject"]:
     from understudy.behaviours import EngineVoice, ModelSubject
+
+    with engine_of(workspace, readout=workspace.readout_path) as engine:
+        yield ModelSubject(EngineVoice(engine))
+
+
+@contextmanager
+def engine_of(workspace: "Workspace", *, readout: Path | None = None) -> Iterator["EmbeddedEngine"]:
+    """The workspace's model with the weights of its newest commit, loaded for this command alone.
+
+    `readout` is a folder of directions to read and steer by. A server that runs meanwhile is left alone.
+    """
     from understudy.engine import EmbeddedEngine, locate_model
     from understudy.weights import WeightHistory
 
     directory = locate_model(workspace.model_path)
     history = WeightHistory.view(directory)
-    with EmbeddedEngine(workspace.settings.model, directory, readout=workspace.readout_path) as engine:
-        if history.pending:  # committed by a server that ended before it synced the files
+    with EmbeddedEngine(workspace.settings.model, directory, readout=readout) as engine:
+        # A server may have committed what it has not synced, or sync while the files are being read.
+        if history.pending or workspace.server() is not None:
             history.load(engine.shared.tensors)
         engine.weight_commit = history.head
-        yield ModelSubject(EngineVoice(engine))
+        yield engine

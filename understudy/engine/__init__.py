@@ -1,8 +1,15 @@
 """A served model: load, generate, score, watch."""
 
-from understudy.engine.chat import decode_text, encode_chat, encode_lesson, encode_text
+from understudy.engine.chat import (
+    decode_text,
+    encode_chat,
+    encode_lesson,
+    encode_text,
+    encode_turn,
+    special_ids,
+)
 from understudy.engine.detokenize import TextReader, TokenTexts
-from understudy.engine.directions import Directions, ReadoutManifest
+from understudy.engine.directions import Directions, ReadoutManifest, decoder_layers
 from understudy.engine.embedded import EmbeddedEngine, Steps, collect, gather_completions
 from understudy.engine.errors import (
     BadRequest,
@@ -23,7 +30,9 @@ from understudy.engine.loading import (
     load_model,
     load_tokenizer,
     locate_model,
+    read_config,
     served_dtype,
+    untrained_twin,
 )
 from understudy.engine.miniature import Architecture, write_miniature
 from understudy.engine.pool import Stream
@@ -39,11 +48,12 @@ from understudy.engine.request import (
     Sampling,
     Score,
     ScoreRequest,
-    Steer,
     TokenLogprob,
     WeightState,
 )
 from understudy.engine.skeleton import skeleton
+from understudy.engine.statistics import ReadoutStatistics
+from understudy.engine.steer import Slice, Span, Steer, SteerMode
 
 __all__ = [
     "MAX_LOGPROBS",
@@ -70,10 +80,14 @@ __all__ = [
     "Readout",
     "ReadoutManifest",
     "ReadoutSpan",
+    "ReadoutStatistics",
     "Sampling",
     "Score",
     "ScoreRequest",
+    "Slice",
+    "Span",
     "Steer",
+    "SteerMode",
     "Steps",
     "Stream",
     "TextReader",
@@ -83,14 +97,19 @@ __all__ = [
     "WeightState",
     "collect",
     "decode_text",
+    "decoder_layers",
     "encode_chat",
     "encode_lesson",
     "encode_text",
+    "encode_turn",
     "gather_completions",
     "load_model",
     "load_tokenizer",
     "locate_model",
+    "read_config",
     "served_dtype",
     "skeleton",
+    "special_ids",
+    "untrained_twin",
     "write_miniature",
 ]

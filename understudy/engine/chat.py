@@ -43,6 +43,25 @@ def encode_chat(
     return _encode(tokenizer, messages, True, options or {})
 
 
+def encode_turn(
+    tokenizer: Any, messages: Sequence[ChatMessage], opening: str = ""
+) -> tuple[tuple[int, ...], int, int]:
+    """A conversation up to the end of its last message's turn, and where that message's own tokens are.
+
+    Its own are those from the second number up to the third: what differs from the same conversation with
+    another text in its place, behind the `opening` that its content begins with. Raises as encode_chat and
+    encode_lesson do.
+    """
+    last = messages[-1]
+    contents = (last.content, f"{opening}a", f"{opening}0")
+    ids, *rest = (
+        _whole(tokenizer, (*messages[:-1], ChatMessage(last.role, content))) for content in contents
+    )
+    start = min(_in_common(ids, other) for other in rest)
+    behind = min(_in_common(ids[start:][::-1], other[start:][::-1]) for other in rest)
+    return ids, start, len(ids) - behind
+
+
 def encode_lesson(
     tokenizer: Any,
     messages: Sequence[ChatMessage],
@@ -67,6 +86,28 @@ def encode_lesson(
     )
 
 
+def _whole(tokenizer: Any, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+    if messages[-1].role == "assistant" and len(messages) > 1:
+        example = encode_lesson(tokenizer, messages[:-1], messages[-1].content)
+        return (*example.context_ids, *example.continuation_ids)
+    return encode_chat(tokenizer, messages)
+
+
+def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two sequences begin with alike."""
+    same = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        same += 1
+    return same
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The ids of what the model reads as structure."""
+    return frozenset(tokenizer.convert_tokens_to_ids(_special_tokens(tokenizer)))
+
+
 def _answer_ids(
     tokenizer: Any,
     messages: Sequence[ChatMessage],
@@ -84,8 +125,7 @@ def _answer_ids(
         )
     answered = whole[len(context) :]
     ends = [i for i, token in enumerate(answered) if token == tokenizer.eos_token_id]
-    special = set(tokenizer.convert_tokens_to_ids(_special_tokens(tokenizer)))
-    ends = ends or [i for i, token in enumerate(answered) if token in special]
+    ends = ends or [i for i, token in enumerate(answered) if token in special_ids(tokenizer)]
     if not ends:
         raise BrokenTemplate(
             "expected a chat template that ends the assistant's turn with a special token; this one gives "

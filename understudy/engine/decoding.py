@@ -1,6 +1,6 @@
 """The decode loop: one batch of rows, one token per row and pass.
 
-Shapes: b rows, t positions, v vocabulary, l layers, c concepts.
+Shapes: b rows, t positions, v vocabulary.
 """
 
 import inspect
@@ -70,7 +70,7 @@ def decode(
             if sampling.logprobs is not None:
                 logprobs = token_logprobs(batch.logits_bv, chosen, sampling.logprobs)
             steps = [row.take(*taken) for row, *taken in zip(rows, chosen.tolist(), logprobs, strict=True)]
-        yield tuple(watch.tell(step, place) for place, step in enumerate(steps))
+        yield watch.tell(steps)
         going = [place for place, step in enumerate(steps) if step.finish_reason is None]
         rows = [rows[place] for place in going]
 
@@ -130,6 +130,7 @@ class _Batch:
         self._padded = bool((mask == 0).any())
         self._mask_bt = mask.to(device)
         self._next_b = self._mask_bt.sum(-1)
+        self._last_b = self._next_b - 1  # where each row's prompt ends
         self.logits_bv = self._forward(ids.to(device), (self._mask_bt.cumsum(-1) - 1).clamp(min=0))
         if samples > 1:  # prompts are read once, however many answers they get
             self._select(torch.arange(len(prompts), device=device).repeat_interleave(samples))
@@ -146,7 +147,7 @@ class _Batch:
 
     def _forward(self, ids_bt: torch.Tensor, positions_bt: torch.Tensor) -> torch.Tensor:
         given: dict[str, Any] = {"position_ids": positions_bt} if self._takes_positions else {}
-        with self._watch.on():
+        with self._watch.on(positions_bt, self._last_b):
             output = self._model(
                 input_ids=ids_bt,
                 attention_mask=self._mask_bt if self._padded else None,
@@ -164,4 +165,5 @@ class _Batch:
         self._watch.select(rows)
         self._mask_bt = self._mask_bt[rows]
         self._next_b = self._next_b[rows]
+        self._last_b = self._last_b[rows]
         self.logits_bv = self.logits_bv[rows]

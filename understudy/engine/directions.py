@@ -1,15 +1,16 @@
-"""Directions in activation space: what to read from the residual stream and what to add to it.
+"""Directions in activation space: what to read from the residual stream and what to steer it along.
 
 The format is two files in one folder: `readout.safetensors` with `layer_<index>.vectors` of shape
-(concepts, hidden size), and `readout.json` with `concepts`, `layers`, `hidden_size` and `dtype`. Layer i is
-the residual stream behind decoder layer i, before the last norm.
+(concepts, hidden size), and `readout.json` with `concepts`, `layers`, `hidden_size`, `dtype`, and perhaps
+`statistics`. Layer i is the residual stream behind decoder layer i, before the last norm.
 
-Shapes: c concepts, h hidden size.
+Shapes: b rows, l layers, c concepts, h hidden size.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -19,7 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from understudy.engine.errors import BadRequest, BrokenReadout, NoDirections
-from understudy.engine.request import GenerationRequest, Steer
+from understudy.engine.request import GenerationRequest
+from understudy.engine.statistics import ReadoutStatistics
+from understudy.engine.steer import Steer
+from understudy.engine.steering import Move, Steering, append_move, make_move
 
 VECTORS_FILE = "readout.safetensors"
 MANIFEST_FILE = "readout.json"
@@ -27,13 +31,22 @@ MANIFEST_FILE = "readout.json"
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
-class ReadoutManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`readout.json`. Further fields, such as a card's, are left alone."""
+class ReadoutManifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`readout.json`. Further fields, such as a card's, are left alone.
+
+    `statistics` is needed for z-scores and for strengths in lengths. Raises BrokenReadout for one that is not
+    of these layers and concepts.
+    """
 
     concepts: Annotated[list[Name], msgspec.Meta(min_length=1)]
     layers: Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
     hidden_size: Annotated[int, msgspec.Meta(ge=1)]
     dtype: str
+    statistics: ReadoutStatistics | None = None
+
+    def __post_init__(self) -> None:
+        if self.statistics is not None:
+            self.statistics.check(len(self.layers), len(self.concepts))
 
 
 @dataclass(frozen=True)
@@ -94,29 +107,55 @@ class Directions:
                 "from another model"
             )
 
-    def steering(self, steers: Iterable[Steer]) -> dict[int, torch.Tensor]:
-        """What to add to the stream behind each layer, [h]. Raises BadRequest for an unknown name."""
-        added: dict[int, torch.Tensor] = {}
+    @property
+    def statistics(self) -> ReadoutStatistics | None:
+        return self.manifest.statistics
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same, where the model computes."""
+        return replace(self, vectors_ch={layer: v.to(device) for layer, v in self.vectors_ch.items()})
+
+    def steering(self, steers: Iterable[Steer]) -> Steering:
+        """What is done behind each layer. Raises BadRequest for what these directions do not have."""
+        moves: dict[int, list[Move]] = {}
         for steer in steers:
             if steer.concept not in self.concepts:
                 raise BadRequest(
                     f"steer: expected a concept that is loaded ({_few(self.concepts)}), got {steer.concept!r}"
                 )
-            if steer.layer is not None and steer.layer not in self.vectors_ch:
-                raise BadRequest(f"steer: expected a layer of {list(self.layers)}, got {steer.layer}")
-            row = self.concepts.index(steer.concept)
-            for layer in self.layers if steer.layer is None else (steer.layer,):
-                vector = steer.strength * self.vectors_ch[layer][row]
-                added[layer] = added[layer] + vector if layer in added else vector
-        return added
+            column = self.concepts.index(steer.concept)
+            for layer in steer.layers or self.layers:
+                if layer not in self.vectors_ch:
+                    raise BadRequest(f"steer: expected a layer of {list(self.layers)}, got {layer}")
+                strength = steer.strength * (self._length(layer, column) if steer.in_lengths else 1.0)
+                move = make_move(steer.mode, self.vectors_ch[layer][column], strength, steer.span)
+                append_move(moves.setdefault(layer, []), move)
+        return moves
 
     def read(self, layer: int, stream: torch.Tensor) -> torch.Tensor:
         """The stream's scalar products with each concept's direction: [..., h] to [..., c], in fp32."""
-        return stream.float() @ self.vectors_ch[layer].T.to(stream.device)
+        return stream.float() @ self._matrices_lhc[self.layers.index(layer)]
+
+    def read_all(self, streams: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Those of one position per row behind every layer, in their order: l of [b, h] to [b, l, c]."""
+        return torch.bmm(torch.stack(list(streams)).float(), self._matrices_lhc).transpose(0, 1)
+
+    @cached_property
+    def _matrices_lhc(self) -> torch.Tensor:
+        """As products take them, made once."""
+        return torch.stack([vectors.T for vectors in self.vectors_ch.values()]).contiguous()
+
+    def _length(self, layer: int, column: int) -> float:
+        if self.statistics is None:
+            raise BadRequest(
+                "steer: expected a strength without x, since these directions have no statistics: "
+                f"`norms` of `statistics` in {MANIFEST_FILE} are what x counts in"
+            )
+        return self.statistics.norms[self.layers.index(layer)][column]
 
 
-def resolve_steering(directions: Directions | None, request: GenerationRequest) -> dict[int, torch.Tensor]:
-    """What a request adds behind each layer, [h]. Raises BadRequest for what these directions do not have."""
+def resolve_steering(directions: Directions | None, request: GenerationRequest) -> Steering:
+    """What a request does behind each layer. Raises BadRequest for what these directions do not have."""
     if directions is not None:
         return directions.steering(request.steering)
     if request.readout is not None or request.steering:

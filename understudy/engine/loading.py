@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,6 +95,14 @@ def load_model(directory: Path, dtype: Dtype = "checkpoint") -> LoadedModel:
         eos_ids=_end_ids(model, tokenizer),
         bos_id=tokenizer.bos_token_id,
     )
+
+
+def untrained_twin(loaded: LoadedModel, seed: int) -> LoadedModel:
+    """The same architecture and tokenizer with weights drawn anew: what knows words, and nothing of them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(loaded.model.config, dtype=loaded.model.dtype)
+    return replace(loaded, model=model.to(loaded.model.device).eval())
 
 
 def load_tokenizer(directory: Path) -> Any:

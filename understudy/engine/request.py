@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 from understudy.engine.errors import BadRequest
+from understudy.engine.steer import Steer
 
 FinishReason = Literal["stop", "length"]
 ReadoutSpan = Literal["answer", "all"]
@@ -51,34 +52,6 @@ class Sampling:
             self.logprobs,
         )
         _require(self.seed is None or -(2**63) <= self.seed < 2**63, "seed", "a 64-bit integer", self.seed)
-
-
-@dataclass(frozen=True, slots=True)
-class Steer:
-    """Add `strength` times a concept's direction to the residual stream, at every position.
-
-    Behind one layer, or behind each layer that has the concept.
-    """
-
-    concept: str
-    strength: float
-    layer: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """`concept=strength` or `concept=strength@layer`. Raises BadRequest."""
-        concept, _, how = text.rpartition("=")
-        strength, at, layer = how.partition("@")
-        try:
-            steer = cls(concept, float(strength), int(layer) if at else None)
-        except ValueError:
-            steer = None
-        if steer is None or not concept or not math.isfinite(steer.strength):
-            raise BadRequest(f"steer: expected concept=strength or concept=strength@layer, got {text!r}")
-        return steer
-
-    def __str__(self) -> str:
-        return f"{self.concept}={self.strength!r}" + ("" if self.layer is None else f"@{self.layer}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,17 @@ class ChatAnswer(msgspec.Struct):
     refusal: None
 
 
+class ReadoutStatisticsAnswer(msgspec.Struct):
+    """Of readouts of baseline texts, [layers][concepts] each: what z-scores are taken by, and in `norms` the
+    lengths that a strength with a trailing x counts in. `tokens`: over how many tokens.
+    """
+
+    mean: list[list[float]]
+    deviation: list[list[float]]
+    norms: list[list[float]]
+    tokens: int
+
+
 class ReadoutManifestAnswer(msgspec.Struct):
     """`GET /v1/readout/manifest`: what the two inner dimensions of a readout are."""
 
@@ -124,10 +135,13 @@ class ReadoutManifestAnswer(msgspec.Struct):
     layers: list[int]
     hidden_size: int
     dtype: str
+    statistics: ReadoutStatisticsAnswer | msgspec.UnsetType = msgspec.UNSET
 
 
 Readouts = list[list[list[float]]]
 """[tokens][layers][concepts]; only where `vllm_xargs.readout` asked for it."""
+MeanReadouts = list[list[float]]
+"""[layers][concepts], over the tokens; in the place of the others with `readout_per: "message"`."""
 
 
 class ChatChoice(msgspec.Struct):
@@ -139,6 +153,8 @@ class ChatChoice(msgspec.Struct):
     finish_reason: Literal["stop", "length"]
     readout: Readouts | msgspec.UnsetType = msgspec.UNSET
     prompt_readout: Readouts | msgspec.UnsetType = msgspec.UNSET
+    message_readout: MeanReadouts | msgspec.UnsetType = msgspec.UNSET
+    message_prompt_readout: MeanReadouts | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletion(msgspec.Struct):
@@ -171,6 +187,8 @@ class TextChoice(msgspec.Struct):
     finish_reason: Literal["stop", "length"]
     readout: Readouts | msgspec.UnsetType = msgspec.UNSET
     prompt_readout: Readouts | msgspec.UnsetType = msgspec.UNSET
+    message_readout: MeanReadouts | msgspec.UnsetType = msgspec.UNSET
+    message_prompt_readout: MeanReadouts | msgspec.UnsetType = msgspec.UNSET
 
 
 class TextCompletion(msgspec.Struct):

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from understudy.engine import (
         Completion,
         GenerationStep,
-        Readout,
         TextReader,
         TokenLogprob,
         TokenTexts,
         WeightState,
     )
+    from understudy.server.readouts import AnswerReadouts
 
 Kind = Literal["chat", "text"]
 INITIAL = "initial"
@@ -30,6 +30,7 @@ class AnswerShape:
     model: str
     texts: "TokenTexts"
     logprobs: bool
+    readouts: "AnswerReadouts | None" = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -44,8 +45,8 @@ class AnswerShape:
             if self.kind == "chat":
                 said = {"message": {"role": "assistant", "content": completion.text, "refusal": None}}
             logprobs = self._logprobs(completion.logprobs, index, offsets)
-            told = {"logprobs": logprobs, "finish_reason": completion.finish_reason, **_readouts(completion)}
-            choices.append({"index": index, **said, **told})
+            told = {"logprobs": logprobs, "finish_reason": completion.finish_reason}
+            choices.append({"index": index, **said, **told, **self.read(index, completion)})
         return {**self._head(chunk=False), "choices": choices, "usage": usage, "understudy": weights}
 
     def opening(self, rows: int) -> list[dict[str, Any]]:
@@ -58,16 +59,24 @@ class AnswerShape:
             for row in range(rows)
         ]
 
+    def read(self, row: int, said: "Completion | GenerationStep") -> dict[str, Any]:
+        """The fields with readouts. Only where they were asked for: other clients never see them."""
+        return {} if self.readouts is None else self.readouts.tell(row, said)
+
     def chunk(
-        self, step: "GenerationStep", offsets: "TextOffsets", weights: Mapping[str, Any]
+        self,
+        step: "GenerationStep",
+        offsets: "TextOffsets",
+        weights: Mapping[str, Any],
+        read: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """One step of a streamed answer."""
+        """One step of a streamed answer; `read` are its fields with readouts."""
         said: dict[str, Any] = {"text": step.text}
         if self.kind == "chat":
             said = {"delta": {"content": step.text} if step.text else {}}
         logprobs = self._logprobs(step.logprobs, step.row, offsets) if step.logprobs else None
-        told = {"logprobs": logprobs, "finish_reason": step.finish_reason, **_readouts(step)}
-        return {**self._chunk({"index": step.row, **said, **told}), "understudy": weights}
+        told = {"logprobs": logprobs, "finish_reason": step.finish_reason}
+        return {**self._chunk({"index": step.row, **said, **told, **read}), "understudy": weights}
 
     def usage_chunk(self, usage: Mapping[str, int]) -> dict[str, Any]:
         """The last chunk, for clients that asked for usage."""
@@ -113,12 +122,6 @@ class AnswerShape:
 
     def _name(self, token_id: int) -> str:
         return self.texts.spell(token_id).decode(errors="replace")
-
-
-def _readouts(said: "Completion | GenerationStep") -> dict[str, "Readout"]:
-    """Only what was asked for: other clients never see the fields."""
-    found = {"readout": said.readout, "prompt_readout": said.prompt_readout}
-    return {name: readout for name, readout in found.items() if readout}
 
 
 class TextOffsets:

@@ -10,6 +10,7 @@ import msgspec
 
 from understudy.lessons import ChatMessage, Role
 from understudy.server.errors import ApiError
+from understudy.server.readouts import Per, Scale
 
 if TYPE_CHECKING:
     from understudy.engine import ReadoutSpan, Steer
@@ -40,14 +41,22 @@ class ExtraArguments(msgspec.Struct, forbid_unknown_fields=True):
     """`vllm_xargs`: what vLLM passes on to its plugins. Both engines take the same."""
 
     readout: bool | Literal["answer", "all"] | None = None
+    readout_scale: Scale | None = None
+    readout_per: Per | None = None
     steer: str | list[str] | None = None
 
     def span(self) -> "ReadoutSpan | None":
         """Whose tokens are read."""
         return ("answer" if self.readout else None) if isinstance(self.readout, bool) else self.readout
 
+    def refuse_unsupported(self) -> None:
+        """Raises ApiError(400) for what says how to read when nothing is read."""
+        for name in ("readout_scale", "readout_per"):
+            if getattr(self, name) is not None and self.span() is None:
+                _refuse(f"vllm_xargs.{name}", "only together with `readout`")
+
     def steering(self) -> "tuple[Steer, ...]":
-        """Raises ApiError(400) for what is not `concept=strength` or `concept=strength@layer`."""
+        """Raises ApiError(400) for what is no steer, with the grammar."""
         from understudy.engine import BadRequest, Steer
 
         listed = [self.steer] if isinstance(self.steer, str) else self.steer or []
@@ -93,6 +102,8 @@ class SamplingBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             _refuse("frequency_penalty", "0, penalties are not supported")
         if self.logit_bias:
             _refuse("logit_bias", "none, biases are not supported")
+        if self.vllm_xargs is not None:
+            self.vllm_xargs.refuse_unsupported()
 
 
 class CompletionBody(SamplingBody, kw_only=True):

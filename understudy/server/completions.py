@@ -30,6 +30,7 @@ from understudy.server.errors import ApiError
 from understudy.server.leaving import drain
 from understudy.server.messages import json_response, read_body
 from understudy.server.metrics import Metrics
+from understudy.server.readouts import AnswerReadouts
 from understudy.server.refusals import explain
 
 if TYPE_CHECKING:
@@ -136,10 +137,15 @@ async def _answer(
         raise ApiError(
             400, f"expected at most {settings.max_batch} answers (prompts times n), got {rows}", param="n"
         )
-    shape = AnswerShape(kind, engine.settings.name, engine.texts, sampling.logprobs is not None)
+    metrics: Metrics = request.app.state.metrics
+    readouts = None
+    if asked.readout is not None:
+        scale, per = extra.readout_scale or "raw", extra.readout_per or "token"
+        readouts = AnswerReadouts(engine.directions, scale, per, metrics.readouts.count)
+    shape = AnswerShape(kind, engine.settings.name, engine.texts, sampling.logprobs is not None, readouts)
     usage_wanted = body.stream_options is not None and body.stream_options.include_usage
     before = engine.weights
-    running = _Running(engine, request.app.state.metrics, asked, shape, before, engine.submit(asked))
+    running = _Running(engine, metrics, asked, shape, before, engine.submit(asked))
     if body.stream:
         return _EventStream(running, usage_wanted)
     return await running.whole(request)
@@ -186,9 +192,11 @@ class _Running:
                     self.metrics.first_token_seconds.observe(time.perf_counter() - started)
                 weights = describe_weights(self.before, self.engine.weights)
                 tokens += sum(len(step.token_ids) for step in steps)
-                told = [step for step in steps if _tells(step)]
+                read = [(step, self.shape.read(step.row, step)) for step in steps]
+                told = [(step, fields) for step, fields in read if _tells(step) or fields]
                 if told:
-                    yield b"".join(_event(self.shape.chunk(step, offsets, weights)) for step in told)
+                    chunks = (self.shape.chunk(step, offsets, weights, fields) for step, fields in told)
+                    yield b"".join(map(_event, chunks))
         except Exception as error:  # noqa: BLE001  (explain logs what nobody expected)
             yield _event(explain(error).body())
             return
@@ -221,7 +229,7 @@ class _EventStream(StreamingResponse):
 
 
 def _tells(step: "GenerationStep") -> bool:
-    return bool(step.text or step.logprobs or step.readout or step.finish_reason)
+    return bool(step.text or step.logprobs or step.finish_reason)
 
 
 def _event(content: object) -> bytes:

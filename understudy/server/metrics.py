@@ -1,5 +1,6 @@
 """What the server counts, for Prometheus. Each app has a registry of its own."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 if TYPE_CHECKING:
     from understudy.engine import Engine
+    from understudy.engine.statistics import Values
     from understudy.server.training import TrainingService
 
 CLIENT_CLOSED_REQUEST = 499
@@ -63,6 +65,50 @@ class Metrics:
             ("training", "1 while a session writes the weights.", lambda: engine.weights.training),
         ):
             Gauge(f"understudy_{name}", meaning, registry=self.registry).set_function(read)
+        self.readouts = ReadoutTotals(engine)
+        self.registry.register(self.readouts)
+
+
+class ReadoutTotals(Collector):
+    """What answers read of each concept at each layer, summed over their tokens.
+
+    Divided by the number of tokens that is a mean, over whatever time Prometheus looks at. The sums are
+    z-scores where the directions have statistics, so that concepts can be compared. A readout can be negative
+    and its sum can fall, so it is a gauge: `rate` would take each fall for a restart.
+    """
+
+    def __init__(self, engine: "Engine") -> None:
+        self._engine = engine
+        self._tokens = 0
+        self._sums_lc: Values | None = None
+
+    def count(self, sums_lc: "Values", tokens: int) -> None:
+        """Add raw readouts, summed over so many tokens. What is not finite would stay for good: left out."""
+        if not math.isfinite(sums_lc.sum()):
+            return
+        self._tokens += tokens
+        self._sums_lc = sums_lc if self._sums_lc is None else self._sums_lc + sums_lc
+
+    def collect(self) -> Iterator[Metric]:
+        """Of now; sums once there are any."""
+        yield CounterMetricFamily(
+            "understudy_readout_tokens", "Tokens of answers whose readouts were taken.", value=self._tokens
+        )
+        sums = GaugeMetricFamily(
+            "understudy_readout_sum",
+            "Readouts summed over those tokens.",
+            labels=("concept", "layer", "scale"),
+        )
+        directions = self._engine.directions
+        if directions is not None and self._sums_lc is not None:
+            statistics, sums_lc = directions.statistics, self._sums_lc
+            if statistics is not None:
+                sums_lc = statistics.standardize(sums_lc / self._tokens) * self._tokens
+            scale = "raw" if statistics is None else "z"
+            for layer, values in zip(directions.layers, sums_lc.tolist(), strict=True):
+                for concept, value in zip(directions.concepts, values, strict=True):
+                    sums.add_metric((concept, str(layer), scale), value)
+        yield sums
 
 
 class TrainingMetrics(Collector):

@@ -33,7 +33,7 @@ class _Extra(msgspec.Struct):
 
 
 class ExtraArgumentsMiddleware:
-    """`vllm_xargs.readout` and `vllm_xargs.steer` on vLLM's completion routes.
+    """What Understudy takes of `vllm_xargs` on vLLM's completion routes.
 
     A request that asks for readouts is answered by the workspace's route of the same name, since vLLM's
     answers have no place for them. Steering is checked here and done by the worker.
@@ -61,8 +61,9 @@ class ExtraArgumentsMiddleware:
         from understudy.engine import NoDirections
 
         given = convert(body, _Extra, "").vllm_xargs or {}
-        ours = {name: given[name] for name in ("readout", "steer") if name in given}
+        ours = {name: given[name] for name in ExtraArguments.__struct_fields__ if name in given}
         extra = convert(msgspec.json.encode(ours), ExtraArguments, "vllm_xargs")
+        extra.refuse_unsupported()
         steering, engine = extra.steering(), self._engine()
         directions = engine.directions if engine else None
         if directions is not None:

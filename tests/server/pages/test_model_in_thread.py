@@ -13,7 +13,7 @@ from visiting import conversation, live, message, name_people, open_menu, pages_
 from workspace_server import Server, serving
 
 from understudy.conversation import Access, Right, write_participants
-from understudy.engine import Directions, ReadoutManifest
+from understudy.engine import Directions, ReadoutManifest, ReadoutStatistics
 from understudy.participant import STOPPED_TRAILER
 from understudy.workspace import Workspace
 
@@ -46,7 +46,14 @@ def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One with directions to read."""
     workspace = pages_workspace(tmp_path_factory.mktemp("read"))
     draw = torch.Generator().manual_seed(0)
-    manifest = ReadoutManifest(concepts=["calm", "brisk"], layers=[0, 1], hidden_size=32, dtype="float32")
+    table = [[0.5, 0.25], [0.5, 2.0]]
+    manifest = ReadoutManifest(
+        concepts=["calm", "brisk"],
+        layers=[0, 1],
+        hidden_size=32,
+        dtype="float32",
+        statistics=ReadoutStatistics(mean=table, deviation=table, norms=table, tokens=9),
+    )
     vectors = {layer: torch.randn(2, 32, generator=draw) for layer in manifest.layers}
     Directions(manifest, vectors).save(workspace.root / "directions")
     settings = workspace.root / "understudy.toml"
@@ -174,6 +181,11 @@ def test_concepts_are_read_beside_a_message_when_asked_for(chromium: Browser, re
         tom.page.get_by_label("Concept").select_option("brisk")
         expect(tom.page.get_by_role("region", name="Readout of brisk")).to_be_visible()
         assert tom.page.locator(".strip").inner_html() != calm
+        expect(tom.page.get_by_label("Scale")).to_have_value("z")
+        expect(tom.page.locator(".readout")).to_contain_text("standard deviations from its usual readout")
+        check_accessibility(tom.page)
+        tom.page.get_by_label("Scale").select_option("raw")
+        expect(tom.page.locator(".readout")).to_contain_text("(raw) on average")
         check_accessibility(tom.page)
         tom.page.get_by_role("link", name="Close").click()
         expect(tom.page.locator(".strip")).to_have_count(0)

@@ -2,15 +2,17 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from learning_pages import HOSTILE, Pages, correct, people, small_pages, training_pages
 from workspace_server import eventually, idle_service, small_workspace
 
 from understudy.behaviours import EngineVoice, ModelSubject
-from understudy.engine import Directions, ReadoutManifest
+from understudy.engine import Directions, ReadoutManifest, ReadoutStatistics
 from understudy.lessons import LedgerEntry, Lesson, Source, chat_context
 from understudy.pocket import lessons, new_workspace
 from understudy.server.pages.learn import propose_now
@@ -151,13 +153,50 @@ def test_readouts_are_shown_token_by_token_for_people_and_the_model(reading: Wor
         assert pages.get("/part/readout", "", **asked)[0] == 403
 
 
+def test_readouts_are_z_scores_where_there_are_statistics(reading: Workspace) -> None:
+    correct(reading, "talk", "Take it.", "Take the blue cup, please.")
+    message = reading.repository.read("conversations/talk.md").messages[1].id
+    asked = {"file": "conversations/talk.md", "id": message, "concept": "calm", "layer": "1"}
+    with idle_service(reading) as service:
+        pages = small_pages(reading, service)
+        raw = pages.part("/part/readout", **asked)
+        assert '<label for="scale' not in raw and "calm (raw)" in raw, "nothing to choose"
+        assert pages.part("/part/readout", **asked, scale="raw") == raw
+        status, text = pages.get("/part/readout", **asked, scale="z")
+        assert status == 400 and "expected a scale of raw" in text
+    folder = reading.root / "directions"
+    table = [[1.5, 2.5], [0.5, 4.0]]
+    statistics = ReadoutStatistics(mean=table, deviation=table, norms=table, tokens=9)
+    plain = Directions.load(folder)
+    replace(plain, manifest=msgspec.structs.replace(plain.manifest, statistics=statistics)).save(folder)
+    with idle_service(reading) as service:
+        pages = small_pages(reading, service)
+        scored = pages.part("/part/readout", **asked)
+        assert '<option value="z" selected>' in scored and "calm (z)" in scored
+        assert '<option value="raw" selected>' in pages.part("/part/readout", **asked, scale="raw")
+        assert pages.get("/part/readout", **asked, scale="x")[0] == 400
+        directions = service.engine.directions
+        assert directions is not None
+        read = {
+            scale: asyncio.run(
+                read_message(pages.site, asked["file"], message, directions, "calm", (1,), scale)  # type: ignore[arg-type]
+            )
+            for scale in ("raw", "z")
+        }
+    assert read["z"].mean == pytest.approx((read["raw"].mean - 0.5) / 0.5, rel=1e-6)
+    for one, z_one in zip(read["raw"].tokens, read["z"].tokens, strict=True):
+        assert one.text == z_one.text and z_one.value == pytest.approx((one.value - 0.5) / 0.5, rel=1e-6)
+
+
 def test_a_message_reads_as_the_same_answer_does_for_an_invariant(reading: Workspace) -> None:
     correct(reading, "talk", "Take it.", "Take the blue cup, please.")
     path = reading.repository.read("conversations/talk.md").messages
     with idle_service(reading) as service:
         pages, engine = small_pages(reading, service), service.engine
+        directions = engine.directions
+        assert directions is not None
         read = asyncio.run(
-            read_message(pages.site, "conversations/talk.md", path[1].id, CONCEPTS, "calm", (0, 1))  # type: ignore[arg-type]
+            read_message(pages.site, "conversations/talk.md", path[1].id, directions, "calm", (0, 1), "raw")  # type: ignore[arg-type]
         )
         said = (chat_context(path[:1], "understudy"), path[1].body)
         [expected] = ModelSubject(EngineVoice(engine)).readouts([said], "calm", None)  # type: ignore[arg-type]

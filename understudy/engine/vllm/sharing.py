@@ -11,7 +11,7 @@ import torch
 
 from understudy.engine.directions import Directions
 from understudy.engine.errors import NoDirections
-from understudy.engine.request import Steer
+from understudy.engine.steer import Steer
 from understudy.engine.vllm import tapping
 from understudy.engine.vllm.packing import PackedMatrices
 from understudy.engine.vllm.windows import Layout, find_windows
@@ -158,8 +158,7 @@ def current_prefix(config: Any, request: Any) -> str:
     steering that cannot be done.
     """
     shared = _shared(config)
-    steering = _check_extra(request)
-    return f"{shared.commit} {shared.step} {shared.served} {' '.join(steering)}"
+    return f"{shared.commit} {shared.step} {shared.served} {_steering_of(request)}"
 
 
 def _shared(config: Any) -> SharedWeights:
@@ -172,17 +171,25 @@ def _shared(config: Any) -> SharedWeights:
     return _of_this_process[-1]
 
 
-def _check_extra(request: Any) -> tuple[str, ...]:
-    """The steering as it was sent. An error here is this request's; in the worker it would be everybody's."""
+def _steering_of(request: Any) -> tuple[str | int, ...]:
+    """What tells a request's steering from another's: as it was sent, and where the prompt ends if that
+    decides what is steered. An error here is this request's; in the worker it would be everybody's.
+    """
+    from vllm.utils import length_from_prompt_token_ids_or_embeds
+
     extra = getattr(request.sampling_params, "extra_args", None)
     texts = tapping.wanted_steering(extra)
     tapping.wanted_readout(extra)
-    if texts:
-        directions = _directions()
-        if directions is None:
-            raise NoDirections
-        directions.steering(Steer.parse(text) for text in texts)
-    return texts
+    if not texts:
+        return ()
+    directions = _directions()
+    if directions is None:
+        raise NoDirections
+    steers = [Steer.parse(text) for text in texts]
+    directions.steering(steers)
+    if not any(steer.follows_prompt for steer in steers):
+        return texts
+    return (*texts, length_from_prompt_token_ids_or_embeds(request.prompt_token_ids, request.prompt_embeds))
 
 
 @cache

@@ -20,7 +20,8 @@ import zmq
 from understudy.config import SETTINGS_FILE, WORKSPACE_VARIABLE, ModelSettings, load_settings
 from understudy.engine.directions import Directions
 from understudy.engine.errors import BadRequest
-from understudy.engine.request import Steer
+from understudy.engine.steer import Steer
+from understudy.engine.steering import Move, Steering
 
 KEY = "understudy_readout"
 """The extra argument of a request whose readouts are wanted: a key to send them under, and the first position
@@ -72,11 +73,15 @@ def wanted_readout(extra: Mapping[str, Any] | None) -> tuple[str, int] | None:
     raise BadRequest(f"{KEY}: expected a key and a position, got {given!r}: ask with `readout`")
 
 
-class _Steered(NamedTuple):
-    """The rows of one request, and what is added to them behind each layer."""
+class _Place(NamedTuple):
+    """Where one request is in a pass: its rows [start, end), the first of them at `position` of its sequence,
+    whose prompt ends at `last`.
+    """
 
-    rows: slice
-    added_h: Mapping[int, torch.Tensor]
+    start: int
+    end: int
+    position: int
+    last: int
 
 
 class _Read(NamedTuple):
@@ -91,30 +96,27 @@ class _Pass:
     """What is steered and read in one pass of the model over all requests."""
 
     def __init__(self) -> None:
-        self.steered: list[_Steered] = []
+        self.moves: dict[int, list[tuple[slice, Move]]] = {}
+        """By layer: which rows are steered, and how, in order."""
         self.read: list[_Read] = []
         self._rows: list[torch.Tensor] = []
         self.found: list[torch.Tensor] = []
         """[rows, c] of each layer so far."""
 
-    def add(
-        self,
-        start: int,
-        end: int,
-        position: int,
-        added_h: Mapping[int, torch.Tensor],
-        wanted: tuple[str, int] | None,
-    ) -> None:
-        """A request whose rows are [start, end), the first of them at `position`."""
-        if added_h:
-            self.steered.append(_Steered(slice(start, end), added_h))
+    def add(self, place: _Place, steering: Steering, wanted: tuple[str, int] | None) -> None:
+        """A request, how it steers, and what it reads: the key, and the first position."""
+        for layer, moves in steering.items():
+            for move in moves:
+                rows = move.rows(*place)
+                if rows.start < rows.stop:
+                    self.moves.setdefault(layer, []).append((rows, move))
         if wanted is None:
             return
         key, first = wanted
-        start += max(0, first - position)
-        if start < end:
-            self.read.append(_Read(key, max(first, position), end - start))
-            self._rows.append(torch.arange(start, end))
+        start = place.start + max(0, first - place.position)
+        if start < place.end:
+            self.read.append(_Read(key, max(first, place.position), place.end - start))
+            self._rows.append(torch.arange(start, place.end))
 
     @cached_property
     def rows(self) -> torch.Tensor:
@@ -159,9 +161,9 @@ class StreamTap:
         if context is not self._seen:
             self._seen, self._pass = context, self._look(context)
         now = self._pass
-        for one in now.steered:
-            if layer in one.added_h:
-                hidden_nh[one.rows] += one.added_h[layer].to(hidden_nh)
+        for rows, move in now.moves.get(layer, ()):
+            stream = hidden_nh[rows].float() + residual_nh[rows].float()
+            hidden_nh[rows] += move.change(stream).to(hidden_nh)
         if now.read:
             stream = hidden_nh[now.rows].float() + residual_nh[now.rows].float()
             now.found.append(self.directions.read(layer, stream))
@@ -178,11 +180,11 @@ class StreamTap:
             if extra and (KEY in extra or "steer" in extra):
                 start, end = self._runner.query_start_loc.np[place : place + 2].tolist()
                 position = int(batch.num_computed_tokens_cpu[place])
-                added = self._steering(wanted_steering(extra))
-                found.add(start, end, position, added, wanted_readout(extra))
+                there = _Place(start, end, position, int(batch.num_prompt_tokens[place]) - 1)
+                found.add(there, self._steering(wanted_steering(extra)), wanted_readout(extra))
         return found
 
-    def _resolve(self, texts: tuple[str, ...]) -> dict[int, torch.Tensor]:
+    def _resolve(self, texts: tuple[str, ...]) -> Steering:
         return self.directions.steering(Steer.parse(text) for text in texts)
 
 
@@ -198,7 +200,7 @@ def install(worker: Any, directions: Directions) -> None:
     runner = worker.model_runner
     config = worker.vllm_config.model_config.hf_text_config
     directions.check_model(config.num_hidden_layers, config.hidden_size)
-    tap = StreamTap(directions, runner, get_forward_context)
+    tap = StreamTap(directions.to(runner.device), runner, get_forward_context)
     patches.tap_layers(runner.get_model(), directions.layers, tap.after)
     _of_this_process.append(tap)
 

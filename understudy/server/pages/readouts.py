@@ -6,19 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
 from understudy.conversation import Message, NotAllowed, Right
-from understudy.lessons import ChatMessage, chat_context
+from understudy.lessons import chat_context
 from understudy.server.errors import ApiError
 from understudy.server.pages.plots import bar_plot
 from understudy.server.pages.rendering import page
 from understudy.server.pages.visitors import visitor_of
+from understudy.server.readouts import Scale
 
 if TYPE_CHECKING:
-    from understudy.engine import Engine, Readout
+    from understudy.engine import Directions, Engine, Readout
     from understudy.server.pages.site import Site
 
 STEPS = 10
@@ -29,12 +31,15 @@ ALL_LAYERS = "all"
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """The query: a message, and a concept and layer; without them the first concept, over all layers."""
+    """The query: a message, a concept, a layer and a scale; without them the first concept, over all layers,
+    and z-scores where there are statistics.
+    """
 
     file: str
     id: str
     concept: str = ""
     layer: str = ALL_LAYERS
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,8 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class ReadMessage:
-    """The readout of one message. `most` is the value at either end of the colours; `left_out` counts tokens
-    beyond those shown.
+    """The readout of one message, raw or in z-scores. `most` is the value at either end of the colours;
+    `left_out` counts tokens beyond those shown.
     """
 
     tokens: Sequence[Token]
@@ -83,8 +88,12 @@ async def show_readout(request: Request) -> Response:
         raise ApiError(
             400, f"expected a concept and layer that are loaded, got {concept[:80]!r}, {chosen.layer[:20]!r}"
         )
+    scales: tuple[Scale, ...] = ("raw",) if directions.statistics is None else ("z", "raw")
+    scale = chosen.scale or scales[0]
+    if scale not in scales:
+        raise ApiError(400, f"expected a scale of {', '.join(scales)}: these directions have no statistics")
     rows = range(len(layers)) if chosen.layer == ALL_LAYERS else (layers.index(chosen.layer),)
-    read = await read_message(site, chosen.file, chosen.id, directions.concepts, concept, rows)
+    read = await read_message(site, chosen.file, chosen.id, directions, concept, rows, scale)
     return page(
         request,
         "readout.html",
@@ -93,11 +102,19 @@ async def show_readout(request: Request) -> Response:
         concept=concept,
         concepts=directions.concepts,
         layers=[ALL_LAYERS, *layers],
+        scale=scale,
+        scales=scales,
     )
 
 
 async def read_message(
-    site: "Site", file: str, message: str, concepts: Sequence[str], concept: str, rows: Sequence[int]
+    site: "Site",
+    file: str,
+    message: str,
+    directions: "Directions",
+    concept: str,
+    rows: Sequence[int],
+    scale: Scale,
 ) -> ReadMessage:
     """Read a concept from a message as the model meets it: the path from the thread's root, then the message.
 
@@ -112,10 +129,13 @@ async def read_message(
             raise ApiError(409, "this message has no text to read", code="nothing_to_read")
         ids, start, end = _spoken(engine, path, name)
         commit = engine.weight_commit
-        found = _readout(engine, ids)[start:end]
-        means = _means(found, rows)
+        found_tlc = np.array(_readout(engine, ids)[start:end])
+        if scale == "z" and directions.statistics is not None:
+            found_tlc = directions.statistics.standardize(found_tlc)
+        found_tc = found_tlc[:, list(rows)].mean(axis=1)
+        concepts, means = directions.concepts, found_tc.mean(axis=0).tolist()
         column = concepts.index(concept)
-        values = [sum(token[row][column] for row in rows) / len(rows) for token in found]
+        values = found_tc[:, column].tolist()
         bars = sorted(zip(concepts, means, strict=True), key=lambda pair: -abs(pair[1]))[:BARS]
         most = max((abs(value) for value in values), default=0.0)
         texts = [engine.texts.spell(token).decode("utf-8", "replace") for token in ids[start:end]]
@@ -127,7 +147,7 @@ async def read_message(
             max(0, len(values) - TOKENS_SHOWN),
             most,
             means[column],
-            bar_plot(bars, "Mean over the message: " + ", ".join(f"{n} {v:.2f}" for n, v in bars)),
+            bar_plot(bars, f"Mean over the message ({scale}): " + ", ".join(f"{n} {v:.2f}" for n, v in bars)),
             commit,
         )
 
@@ -139,34 +159,13 @@ def _spoken(engine: "Engine", path: Sequence[Message], name: str) -> tuple[tuple
 
     They are what differs from the same conversation with another text in the message's place.
     """
+    from understudy.engine import encode_turn
+
     turns = chat_context(path, name)
     content, body = turns[-1].content, path[-1].body
     begins = next(place for place in range(len(body) + 1) if content.endswith(body[place:]))
     before = content[: len(content) - len(body[begins:])]
-    others = [(*turns[:-1], ChatMessage(turns[-1].role, before + text)) for text in ("a", "0")]
-    ids, *rest = (_encoded(engine, one) for one in (turns, *others))
-    start = min(_in_common(ids, other) for other in rest)
-    behind = min(_in_common(ids[start:][::-1], other[start:][::-1]) for other in rest)
-    return ids, start, len(ids) - behind
-
-
-def _encoded(engine: "Engine", turns: Sequence[ChatMessage]) -> tuple[int, ...]:
-    from understudy.engine import encode_chat, encode_lesson
-
-    if turns[-1].role == "assistant" and len(turns) > 1:
-        example = encode_lesson(engine.tokenizer, turns[:-1], turns[-1].content)
-        return (*example.context_ids, *example.continuation_ids)
-    return encode_chat(engine.tokenizer, turns)
-
-
-def _in_common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two sequences begin with alike."""
-    same = 0
-    for left, right in zip(one, other, strict=False):
-        if left != right:
-            break
-        same += 1
-    return same
+    return encode_turn(engine.tokenizer, turns, before)
 
 
 def _readout(engine: "Engine", ids: tuple[int, ...]) -> "Readout":
@@ -175,13 +174,6 @@ def _readout(engine: "Engine", ids: tuple[int, ...]) -> "Readout":
     sampling = Sampling(max_tokens=1, temperature=0.0)
     [done] = engine.complete(GenerationRequest((ids,), sampling, readout="all"))
     return done.prompt_readout
-
-
-def _means(readout: "Readout", rows: Sequence[int]) -> list[float]:
-    """By concept, over the tokens and these layers."""
-    count = len(readout) * len(rows)
-    concepts = range(len(readout[0][0])) if readout else ()
-    return [sum(token[row][column] for token in readout for row in rows) / count for column in concepts]
 
 
 def _level(value: float, most: float) -> int:
