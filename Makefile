@@ -66,6 +66,8 @@ bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in
 	$(BIN)/python benchmarks/apollo_step.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/readout_overhead.py
+	$(BIN)/python benchmarks/concept_extraction.py
+	$(BIN)/python benchmarks/prototype_then_train.py
 	$(BIN)/python benchmarks/conversation_reading.py
 	$(BIN)/python benchmarks/conversation_reply.py
 	$(BIN)/python benchmarks/thread_trie.py

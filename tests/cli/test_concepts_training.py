@@ -111,8 +111,8 @@ def test_the_workspaces_model_with_its_newest_weights(corpus: Path, model: Path,
     said(*words, tmp_path / "after")
     before, after = (read_card(tmp_path / name).weight_commit for name in ("before", "after"))
     assert before != after == WeightHistory.view(workspace.root / "model").head
-    made = [Directions.load(tmp_path / name).vectors_ch[1] for name in ("before", "after")]
-    assert not torch.allclose(*made, atol=1e-3)
+    first, second = (Directions.load(tmp_path / name).vectors_ch[1] for name in ("before", "after"))
+    assert not torch.allclose(first, second, atol=1e-3)
 
 
 def test_a_report_of_another_corpus_is_refused(corpus: Path, model: Path, tmp_path: Path) -> None:

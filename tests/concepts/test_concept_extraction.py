@@ -119,7 +119,7 @@ def test_where_nothing_is_held_out_nothing_is_measured(loaded: LoadedModel, tmp_
 
 def test_every_method_goes_the_whole_way(loaded: LoadedModel, corpus: Corpus) -> None:
     for method in ("pair_pca", "logistic", "subspace", "whitened_mean"):
-        recipe = Recipe(layers=("0",), method=method, pooling=Pooling(None))  # type: ignore[arg-type]
+        recipe = Recipe(layers=("0",), method=method, pooling=Pooling(None))
         validity = extract(loaded, corpus, recipe).validity
         assert validity is not None
         assert validity.layers[0].average.value > 0.8, method

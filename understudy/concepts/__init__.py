@@ -87,7 +87,7 @@ if TYPE_CHECKING:  # the same names as in _WITH_TORCH
     from understudy.concepts.readouts import Scale, TextReadouts, narrow, read_texts, require_scale
     from understudy.concepts.report import make_report, write_report
     from understudy.concepts.sweeping import OPENINGS, STEERED, scale_of, steered_lessons, sweep
-    from understudy.concepts.validity import Validity, measure_validity
+    from understudy.concepts.validity import LayerValidity, Validity, measure_validity
 
 _WITH_TORCH = {
     "activations": (
@@ -139,6 +139,7 @@ _WITH_TORCH = {
     ),
     "heads": (
         "LayerHeads",
+        "LayerValidity",
         "NotDecomposed",
         "decompose_heads",
     ),
@@ -175,6 +176,7 @@ _WITH_TORCH = {
         "sweep",
     ),
     "validity": (
+        "LayerValidity",
         "Validity",
         "measure_validity",
     ),
@@ -217,6 +219,7 @@ __all__ = [
     "Finding",
     "Kind",
     "LayerHeads",
+    "LayerValidity",
     "Level",
     "Manifest",
     "ManifestConcept",
