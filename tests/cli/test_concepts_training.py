@@ -82,6 +82,8 @@ def test_a_report_beside_the_directions(corpus: Path, model: Path, tmp_path: Pat
     trained(corpus, model, tmp_path / "out", "--layer", "0")
     printed = said("report", tmp_path / "out", corpus, "--model", model)
     assert str(tmp_path / "out" / "report.html") in printed
+    assert "filed under" in printed
+    assert "fragmented" in printed
     quality = json.loads((tmp_path / "out" / "quality.json").read_text())
     assert [one["layer"] for one in quality["layers"]] == [0]
     page = (tmp_path / "out" / "report.html").read_text()

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from cyclopts import Parameter
 
@@ -13,7 +13,7 @@ from understudy.cli.tables import print_table, watching
 from understudy.cli.weights import print_json
 
 if TYPE_CHECKING:
-    from understudy.concepts import Card, Corpus, Extraction, Recipe, Validity
+    from understudy.concepts import Card, Corpus, Extraction, QualityReport, Recipe, Validity
     from understudy.concepts.extraction import Told
     from understudy.engine import LoadedModel
 
@@ -70,8 +70,7 @@ def train_concepts(
     with _model(workspace, model, recipe) as (loaded, commit):
         found = _extract(loaded, loaded_corpus, recipe, twin, seed)
         card = _card(loaded, commit, loaded_corpus, recipe, found, seed)
-        if report:
-            _write_report(loaded, loaded_corpus, recipe, found, out)
+        written = _write_report(loaded, loaded_corpus, recipe, found, out) if report else None
     found.directions.save(out)
     write_card(out, card)
     if json:
@@ -80,6 +79,8 @@ def train_concepts(
         print_json({"folder": str(out), "card": to_builtins(card)})
         return
     _print(found.validity, card.depths)
+    if written is not None:
+        _print_triage(written.report)
     print(f"\n{len(loaded_corpus.concepts)} concepts behind {len(found.reading.layers)} layers in {out}")
 
 
@@ -119,12 +120,13 @@ def report_concepts(
             loaded.model.config.get_text_config().hidden_size,
         )
         made = replace(_extract(loaded, loaded_corpus, recipe, twin, card.seed), directions=found)
-        files = _write_report(loaded, loaded_corpus, recipe, made, directions if out is None else out)
+        written = _write_report(loaded, loaded_corpus, recipe, made, directions if out is None else out)
     if json:
-        print_json({"files": [str(file) for file in files]})
+        print_json({"files": [str(file) for file in written.files]})
         return
     _print(made.validity, card.depths)
-    print("\n" + "\n".join(str(file) for file in files))
+    _print_triage(written.report)
+    print("\n" + "\n".join(str(file) for file in written.files))
 
 
 def _recipe(layers: Sequence[str], method: MethodName, tokens: str, role: RoleName | None) -> "Recipe":
@@ -222,9 +224,14 @@ def _card(
     )
 
 
+class _Written(NamedTuple):
+    report: "QualityReport"
+    files: Sequence[Path]
+
+
 def _write_report(
     loaded: "LoadedModel", corpus: "Corpus", recipe: "Recipe", found: "Extraction", folder: Path
-) -> Sequence[Path]:
+) -> _Written:
     from datetime import UTC, datetime
 
     from understudy.concepts import make_report, write_report
@@ -233,7 +240,17 @@ def _write_report(
     report = make_report(
         loaded, corpus, found.reading, found.directions, found.validity, recipe=recipe, made=made
     )
-    return write_report(report, folder)
+    return _Written(report, write_report(report, folder))
+
+
+def _print_triage(report: "QualityReport") -> None:
+    from understudy.concepts import buckets_of
+
+    rows = [
+        (bucket.replace("_", " "), why, ", ".join(names) or "-") for bucket, why, names in buckets_of(report)
+    ]
+    print()
+    print_table(("filed under", "because", "concepts"), rows)
 
 
 def _print(validity: "Validity | None", depths: Sequence[float]) -> None:

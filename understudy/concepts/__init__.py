@@ -81,7 +81,7 @@ if TYPE_CHECKING:  # the same names as in _WITH_TORCH
     from understudy.concepts.figures import BrokenReport, QualityReport
     from understudy.concepts.heads import LayerHeads, NotDecomposed, decompose_heads
     from understudy.concepts.methods import METHODS, Method
-    from understudy.concepts.page import show_report
+    from understudy.concepts.page import buckets_of, show_report
     from understudy.concepts.quality import measure_quality, triage
     from understudy.concepts.reading import CorpusReading, Recipe, read_corpus
     from understudy.concepts.readouts import Scale, TextReadouts, narrow, read_texts, require_scale
@@ -141,13 +141,14 @@ _WITH_TORCH = {
         "LayerHeads",
         "LayerValidity",
         "NotDecomposed",
+        "buckets_of",
         "decompose_heads",
     ),
     "methods": (
         "METHODS",
         "Method",
     ),
-    "page": ("show_report",),
+    "page": ("buckets_of", "show_report"),
     "quality": (
         "measure_quality",
         "triage",
@@ -245,6 +246,7 @@ __all__ = [
     "UnknownLayer",
     "UsableRange",
     "Validity",
+    "buckets_of",
     "decompose_heads",
     "depth",
     "describe_validity",

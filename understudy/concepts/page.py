@@ -41,10 +41,7 @@ def show_report(report: QualityReport) -> str:
         report=report,
         shown=shown,
         foremost=foremost_layer(report),
-        buckets=[
-            (bucket, MEANINGS[bucket].format(report.thresholds[bucket]), _filed(report, bucket))
-            for bucket in BUCKETS
-        ],
+        buckets=buckets_of(report),
         problems=PROBLEMS,
         curves=_draw_curves(report),
         spreads={layer.layer: first_shares(layer) for layer in report.layers},
@@ -75,8 +72,17 @@ def first_shares(layer: LayerReport) -> tuple[float, float, float] | None:
     return (fmean(shares), min(shares), max(shares)) if shares else None
 
 
-def _filed(report: QualityReport, bucket: Bucket) -> list[str]:
-    return [name for name, found in foremost_layer(report).concepts.items() if bucket in found.triage]
+def buckets_of(report: QualityReport) -> list[tuple[Bucket, str, list[str]]]:
+    """Each bucket, why one is filed under it, and the concepts that are behind the foremost layer."""
+    concepts = foremost_layer(report).concepts
+    return [
+        (
+            bucket,
+            MEANINGS[bucket].format(report.thresholds[bucket]),
+            [name for name, found in concepts.items() if bucket in found.triage],
+        )
+        for bucket in BUCKETS
+    ]
 
 
 def _draw_cosines(report: QualityReport, layer: LayerReport) -> Markup:
