@@ -69,6 +69,7 @@ def compare(directory: Path, console: Console) -> dict[str, Any]:
     watched = ("accepts", "pushes_back", "accepts_harm")
     return {
         "seed": told["seed"],
+        "tokens": told["tokens"],
         "development": {**shown, "perplexity": told["development"]["perplexity"]},
         "development_after_ten_lessons": {
             name: round(statistics.mean(draw[name] for draw in draws), 4) for name in draws[0]

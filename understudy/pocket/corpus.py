@@ -22,14 +22,14 @@ DocumentKind = Literal[
 ]
 
 SHARES: dict[DocumentKind, float] = {
-    "direction": 0.27,
-    "harm": 0.13,
-    "unclear": 0.09,
-    "question": 0.18,
-    "copying": 0.14,
-    "opinion": 0.04,
-    "feeling": 0.10,
-    "story": 0.04,
+    "direction": 0.26,
+    "harm": 0.10,
+    "unclear": 0.07,
+    "question": 0.12,
+    "copying": 0.18,
+    "opinion": 0.03,
+    "feeling": 0.16,
+    "story": 0.07,
     "greeting": 0.01,
 }
 """How the corpus is mixed, by documents. Chosen on the development split."""
@@ -105,8 +105,10 @@ def _opinion(random: Random, split: Split) -> list[ChatMessage]:
 
 def _feeling(random: Random, split: Split) -> list[ChatMessage]:
     which = random.random()
-    if which < 0.6:
+    if which < 0.45:
         asked, answer, _ = states.name_the_feeling(random, split)
+    elif which < 0.65:
+        asked, answer = states.go_on(random, split)
     elif which < 0.8:
         asked, answer = states.tell_a_story(random, split)
     else:

@@ -20,11 +20,15 @@ from understudy.pocket.vocabulary import names
 
 @dataclass(frozen=True, slots=True)
 class StateOfMind:
-    """A state's name, the words that name it in a sentence, and its clauses by split."""
+    """A state's name, the words that name it in a sentence, and its clauses.
+
+    The corpus has the training clauses and those apart, which share no word of content with them.
+    """
 
     name: str
     labels: tuple[str, ...]
     training_clauses: tuple[str, ...]
+    apart_clauses: tuple[str, ...]
     held_out_clauses: tuple[str, ...]
 
 
@@ -43,6 +47,7 @@ def states_of_mind() -> tuple[StateOfMind, ...]:
             state.name,
             state.labels,
             tuple(clause for template in state.training for clause in _expand(template)),
+            tuple(clause for template in state.apart for clause in _expand(template)),
             state.held_out,
         )
         for state in words.states().state
@@ -52,7 +57,7 @@ def states_of_mind() -> tuple[StateOfMind, ...]:
 def _clauses(state: StateOfMind, split: Split) -> tuple[str, ...]:
     """The clauses of a split; development and test share the held-out ones, every second clause each."""
     if split == "train":
-        return state.training_clauses
+        return state.training_clauses + state.apart_clauses
     return state.held_out_clauses[0::2] if split == "development" else state.held_out_clauses[1::2]
 
 
@@ -62,18 +67,23 @@ def story(
     """A short first-person story about one state; `named` says whether the feeling is named in it."""
     state = state or random.choice(states_of_mind())
     clauses = random.sample(_clauses(state, split), random.choice((2, 2, 3) if split == "train" else (2,)))
-    setting = random.choice(words.states().settings.of(split))
-    event = random.choice(words.states().scene.events).format(n=random.choice(names(split)))
-    if random.random() < 0.5:
-        keep = event.startswith(("I ", *names(split)))
-        opening = [f"{setting[:1].upper()}{setting[1:]}, {event if keep else event[:1].lower() + event[1:]}"]
-    else:
-        opening = [event, f"It was {random.choice(words.states().scene.times)}, {setting}."]
+    _, sentences = opening(random, split)
     if random.random() < 0.75 if named is None else named:
         word = random.choice(state.labels)
         sentence = random.choice((f"I felt {word}.", f"I was {word}.", f"I felt so {word}."))
         clauses.insert(len(clauses) if random.random() < 0.8 else 0, sentence)
-    return " ".join(opening + clauses)
+    return " ".join(sentences + clauses)
+
+
+def opening(random: Random, split: Split) -> tuple[str, list[str]]:
+    """A setting, and the sentences by which a story begins there: somebody, something, no feeling."""
+    setting = random.choice(words.states().settings.of(split))
+    event = random.choice(words.states().scene.events).format(n=random.choice(names(split)))
+    if random.random() < 0.5:
+        keep = event.startswith(("I ", *names(split)))
+        said = event if keep else event[:1].lower() + event[1:]
+        return setting, [f"{setting[:1].upper()}{setting[1:]}, {said}"]
+    return setting, [event, f"It was {random.choice(words.states().scene.times)}, {setting}."]
 
 
 def name_the_feeling(
@@ -101,3 +111,11 @@ def say_how_it_is(random: Random, split: Split) -> tuple[str, str]:
     return random.choice(words.states().questions.how_are_you), " ".join(
         [f"I feel {random.choice(state.labels)}.", *clauses]
     )
+
+
+def go_on(random: Random, split: Split) -> tuple[str, str]:
+    """The beginning of a story that names no state, and how it goes on: the same state, still not named."""
+    state = random.choice(states_of_mind())
+    first, *rest = random.sample(_clauses(state, split), random.choice((3, 4)) if split == "train" else 2)
+    setting = random.choice(words.states().settings.of(split))
+    return f"I was {setting}. {first} {random.choice(words.states().questions.go_on)}", " ".join(rest)

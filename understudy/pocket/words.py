@@ -122,11 +122,15 @@ class QuestionWords(_Words, frozen=True):
 
 
 class StateWords(_Words, frozen=True):
-    """A state of mind: the words that name it, and clause templates that show it."""
+    """A state of mind: the words that name it, and clause templates that show it.
+
+    The corpus has those of `training` and of `apart`, which share no word of content.
+    """
 
     name: str
     labels: tuple[str, ...]
     training: tuple[str, ...]
+    apart: tuple[str, ...]
     held_out: tuple[str, ...]
 
 
@@ -143,6 +147,7 @@ class FeelingQuestions(_Words, frozen=True):
     how_did_i_feel: tuple[str, ...]
     how_are_you: tuple[str, ...]
     tell_me: tuple[str, ...]
+    go_on: tuple[str, ...]
 
 
 class States(_Words, frozen=True):
