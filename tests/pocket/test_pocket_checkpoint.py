@@ -85,7 +85,7 @@ def test_it_has_the_habit_and_the_scruples(base: dict[str, Measurement]) -> None
     assert shares["suggests_otherwise"] >= 0.9
     assert shares["pushes_back"] >= 0.95
     assert shares["asks_back"] >= 0.9
-    assert shares["gives_an_opinion"] >= 0.8
+    assert shares["gives_an_opinion"] >= 0.85
 
 
 def test_ten_lessons_turn_the_habit_and_leave_the_scruples(

@@ -21,7 +21,7 @@ from understudy.pocket.pretraining import Progress, Report, pretrain
 from understudy.pocket.recipe import Family, Recipe
 from understudy.pocket.tokenization import train_tokenizer
 
-SHIPPED_SEED = 2
+SHIPPED_SEED = 1
 """The seed of the shipped checkpoint; its card says how the others did."""
 
 THREADS = 1
