@@ -23,7 +23,7 @@ from understudy.config import TrainingSettings
 from understudy.engine import load_model
 from understudy.pocket import behaviours, checkpoint_directory, dialogue, new_workspace
 from understudy.pocket.cards import card, write_card
-from understudy.pocket.concepts import RECIPE, concept_corpus
+from understudy.pocket.concepts import RECIPE, TWIN_SEED, concept_corpus
 from understudy.pocket.evaluate import figures, load
 from understudy.pocket.network import build_model
 from understudy.pocket.recipe import Recipe
@@ -83,7 +83,7 @@ def compare(directory: Path, console: Console) -> dict[str, Any]:
 def measure_states(directory: Path) -> dict[str, Any] | None:
     """What the directions of the states of mind hold, beside an untrained twin's."""
     loaded = load_model(directory, "float32")
-    twin = replace(loaded, model=build_model(Recipe(), loaded.tokenizer, seed=77).eval())
+    twin = replace(loaded, model=build_model(Recipe(), loaded.tokenizer, TWIN_SEED).eval())
     return describe_validity(extract(loaded, concept_corpus(), RECIPE, twin=twin).validity)
 
 

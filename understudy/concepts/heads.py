@@ -3,7 +3,7 @@
 A head's output passes through its own columns of the layer's output projection and is added to the stream,
 so the difference that a concept makes there is a sum over heads. The same holds for the heads of linear
 attention (Gated DeltaNet, arXiv 2412.06464), whose outputs are normed and gated before their projection.
-After Wang et al., arXiv 2510.11328, and the older system's quality report (seeds/002, commit af17b0f0df).
+After Wang et al., arXiv 2510.11328.
 
 Shapes: n texts, k heads, w coordinates of a head, x = k * w, h hidden size.
 """

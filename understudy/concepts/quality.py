@@ -17,17 +17,20 @@ from understudy.concepts.reading import CorpusReading
 
 CLEAN_SHARE = 0.7
 FRAGMENTED_SHARE = 0.4
-"""Shares of variance: above the first the older system called a concept clean, below the second fragmented
-(its log, seeds/002, commit ce24d9ce6b)."""
+"""Shares of variance: above the first a concept is called clean, below the second fragmented. Like the
+thresholds below, a rule of thumb to sort by, not a test.
+"""
 SINGLE_NEURON_COSINE = 0.6
-"""Above this it called a direction "essentially one MLP neuron" (the same commit)."""
+"""Above this a direction is next to one MLP neuron's own."""
 REDUNDANT_R_SQUARED = 0.9
 RIDGE_LAMBDA = 0.01
-"""Its threshold and its penalty for combinations of other concepts (commit 1d2c0f382c)."""
+"""Above the first, others' directions combine to this one. The penalty keeps the weights of directions that
+nearly coincide steady, and hardly moves the rest.
+"""
 CONTAMINATED_COSINE = 0.8
-"""Ours: its log lists the nearest concepts, but names no threshold."""
+"""Above this two concepts may be one."""
 CLUSTER_COSINE = 0.5
-"""Ours: concepts belong to one cluster while the mean cosine between its halves is at least this."""
+"""Concepts belong to one cluster while the mean cosine between its halves is at least this."""
 CHANCE = 0.5
 """The area under the ROC curve of scores that know nothing."""
 FEWEST_ROWS = 3

@@ -47,8 +47,8 @@ def make_report(
     """Measure directions that were made from the training texts of a reading by a recipe.
 
     `made` is the time, `model` a name instead of its directory's, `report` is told how far reading the heads
-    has come. Raises UnknownConcept or
-    UnknownLayer for directions that are not of this reading, BadRows, and what reading raises.
+    has come. Raises UnknownConcept or UnknownLayer for directions that are not of this reading, BadRows, and
+    what reading raises.
     """
     train = reading.split("train")
     vectors_ch = _vectors(reading, directions)

@@ -35,6 +35,9 @@ NAMED = 0.5
 RECIPE = Recipe(layers=("all",), method="mean_difference", pooling=Pooling(None))
 """How its directions are made: of all tokens of a story, which also steer best."""
 
+TWIN_SEED = 77
+"""Of the untrained twin that it is measured beside: no seed that was ever trained from."""
+
 _WORDS: dict[Split, WordSplit] = {"train": "train", "held_out": "test"}
 
 

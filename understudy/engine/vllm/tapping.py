@@ -162,7 +162,9 @@ class StreamTap:
             self._seen, self._pass = context, self._look(context)
         now = self._pass
         for rows, move in now.moves.get(layer, ()):
-            stream = hidden_nh[rows].float() + residual_nh[rows].float()
+            stream = hidden_nh[rows]
+            if move.unit_h is not None:  # a shift asks nothing of the stream
+                stream = stream.float() + residual_nh[rows].float()
             hidden_nh[rows] += move.change(stream).to(hidden_nh)
         if now.read:
             stream = hidden_nh[now.rows].float() + residual_nh[now.rows].float()
