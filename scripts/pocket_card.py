@@ -1,16 +1,18 @@
 """Measure checkpoints of several seeds, and write the card of the one that ships.
 
-    python scripts/pocket_card.py build/pocket1 build/pocket2 build/pocket3 --ship 1 --why "..."
+    python scripts/pocket_card.py build/pocket1 build/pocket2 build/pocket3 --ship 1 1 --why "..."
 
-Each directory is what `python -m understudy.pocket.build --seed N --out DIR` made. Seeds are compared on
+Each directory is what `python -m understudy.pocket.build --seeds A B --out DIR` made. Seeds are compared on
 the development split, as they are, after ten lessons and after thirty without gate and replay; the test
-split is measured of the one that ships, and of its directions of states of mind.
+split is measured of the one that ships, and of its directions of states of mind. With `--after`, the
+directory after which all were made (as `build --after` takes it), how its seeds were compared is kept.
 """
 
 import argparse
 import json
 import shutil
 import statistics
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +43,11 @@ def compare(directory: Path, console: Console) -> dict[str, Any]:
     """One seed's figures on the development split."""
     told = card(directory)
     split = behaviours("development")
-    console.print(f"seed {told['seed']} in {directory}")
+    console.print(f"seeds {told['stage_seeds']} in {directory}")
     shown = {name: one["rate"] for name, one in told["development"]["behaviours"].items()}
-    workspace = new_workspace(directory.parent / f"{directory.name}-workspace")
-    laboratory = Laboratory(directory, workspace.settings.training, workspace.rehearsals())
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = new_workspace(Path(folder) / "workspace")
+        laboratory = Laboratory(directory, workspace.settings.training, workspace.rehearsals())
     try:
         texts = dialogue("development")
         before = laboratory.perplexity(texts)
@@ -65,10 +68,9 @@ def compare(directory: Path, console: Console) -> dict[str, Any]:
         [thirty] = laboratory.teach(0, [30], split, plain)
     finally:
         laboratory.close()
-        shutil.rmtree(workspace.root)
     watched = ("accepts", "pushes_back", "accepts_harm")
     return {
-        "seed": told["seed"],
+        "stage_seeds": told["stage_seeds"],
         "tokens": told["tokens"],
         "development": {**shown, "perplexity": told["development"]["perplexity"]},
         "development_after_ten_lessons": {
@@ -93,7 +95,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("directories", type=Path, nargs="+")
-    parser.add_argument("--ship", type=int, help="The seed to ship; without it nothing is written.")
+    parser.add_argument(
+        "--ship", type=int, nargs="+", help="The stages' seeds to ship; without them nothing is written."
+    )
+    parser.add_argument("--after", type=Path, help="The first stage's checkpoint, with its card.")
     parser.add_argument("--why", default="")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -102,9 +107,11 @@ def main() -> None:
     console.print_json(json.dumps(tried))
     if given.ship is None:
         return
-    [chosen] = [one for one in given.directories if card(one)["seed"] == given.ship]
+    [chosen] = [one for one in given.directories if card(one)["stage_seeds"] == given.ship]
     told = card(chosen)
     seeds = {"tried": tried, "chosen": given.ship, "lessons": LESSONS, "why": given.why}
+    if given.after:
+        seeds["first_stage"] = card(given.after)["seeds"]
     test = figures(*load(chosen), "test")
     content = {**told, "seeds": seeds, "test": test, "states_of_mind": measure_states(chosen)}
     for file in chosen.iterdir():

@@ -2,18 +2,17 @@
 
 import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from concept_commands import answered, refused, said
 from gguf import GGUFReader
 from safetensors.torch import load_file
 
-from understudy.cli import app
-from understudy.cli.failures import explained
 from understudy.concepts import Card, write_card
 from understudy.engine import Directions, ReadoutManifest, ReadoutStatistics, load_model, write_miniature
 from understudy.lessons import ChatMessage
@@ -24,31 +23,6 @@ CONCEPTS = tuple(f"concept_{number}" for number in range(8))
 LAYERS = (0, 1, 2)
 SENTENCE = "Please put the red cup on the table."
 WHEN = "2026-01-02T03:04:05Z"
-
-
-def said(*words: object) -> str:
-    """What a command prints; run in this process, for a new one loads torch anew."""
-    out = io.StringIO()
-    with redirect_stdout(out), explained():
-        code = app(
-            ["concepts", *map(str, words)],
-            result_action="return_int_as_exit_code_else_zero",
-        )
-        assert code == 0
-    return out.getvalue()
-
-
-def refused(*words: object) -> str:
-    err = io.StringIO()
-    with redirect_stderr(err), pytest.raises(SystemExit) as left:
-        said(*words)
-    assert left.value.code == 2
-    return " ".join(err.getvalue().split())
-
-
-def answered(*words: object) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(said(words[0], "--json", *words[1:]))
-    return told
 
 
 def write_directions(folder: Path, *, statistics: bool = True, hidden_size: int = 32) -> Directions:

@@ -1,18 +1,15 @@
 """`understudy concepts steer` on a real workspace: the table, JSON, and lessons in a real ledger."""
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import concept_commands
 import pytest
 import torch
 
-from understudy.cli import app
 from understudy.cli.dream import _material as material_of
-from understudy.cli.failures import explained
 from understudy.cli.steering_inputs import read_prompts
 from understudy.concepts import OPENINGS, STEERED, Manifest, ManifestConcept, write_manifest
 from understudy.engine import (
@@ -66,28 +63,20 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return Workspace.open(made.root)
 
 
+def words_of(workspace: Workspace, words: tuple[object, ...]) -> tuple[object, ...]:
+    return "steer", *words, "-w", workspace.root
+
+
 def said(workspace: Workspace, *words: object) -> str:
-    out = io.StringIO()
-    with redirect_stdout(out), explained():
-        code = app(
-            ["concepts", "steer", *map(str, words), "-w", str(workspace.root)],
-            result_action="return_int_as_exit_code_else_zero",
-        )
-        assert code == 0
-    return out.getvalue()
+    return concept_commands.said(*words_of(workspace, words))
 
 
 def answered(workspace: Workspace, *words: object) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(said(workspace, *words, "--json"))
-    return told
+    return concept_commands.answered(*words_of(workspace, words))
 
 
 def refused(workspace: Workspace, *words: object) -> str:
-    err = io.StringIO()
-    with redirect_stderr(err), pytest.raises(SystemExit) as left:
-        said(workspace, *words)
-    assert left.value.code == 2, err.getvalue()
-    return " ".join(err.getvalue().split())
+    return concept_commands.refused(*words_of(workspace, words))
 
 
 # ---------------------------------------------------------------------- the table

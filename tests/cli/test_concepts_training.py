@@ -1,39 +1,20 @@
 """`understudy concepts train` and `report`, on real files and a tiny model."""
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from concept_commands import refused, said
 from planted_corpus import write_texts
 from safetensors.torch import load_file
 
-from understudy.cli import app
-from understudy.cli.failures import explained
 from understudy.concepts import Manifest, load_corpus, read_card, write_manifest
 from understudy.engine import Directions, write_miniature
 from understudy.lessons import ChatMessage
 from understudy.weights import WeightHistory
 from understudy.workspace import Rehearsal, Workspace
-
-
-def said(*words: object) -> str:
-    """What a command prints; run in this process, for a new one loads torch anew."""
-    out = io.StringIO()
-    with redirect_stdout(out), explained():
-        assert app(["concepts", *map(str, words)], result_action="return_int_as_exit_code_else_zero") == 0
-    return out.getvalue()
-
-
-def refused(*words: object) -> str:
-    err = io.StringIO()
-    with redirect_stderr(err), pytest.raises(SystemExit) as left:
-        said(*words)
-    assert left.value.code == 2
-    return " ".join(err.getvalue().split())
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from understudy.config import TrainingSettings
 from understudy.engine import encode_lesson
 from understudy.lessons import Example
 from understudy.pocket import MissingCard, behaviours, card, checkpoint_directory, dialogue, lessons, replay
-from understudy.pocket.build import SHIPPED_SEED
+from understudy.pocket.build import SHIPPED_SEEDS
 from understudy.pocket.evaluate import answerer, load, perplexity
 from understudy.training import Apollo, parameter_groups, run_session
 
@@ -57,10 +57,10 @@ def test_the_card_tells_size_seeds_figures_and_limits(shipped: tuple[Any, Any]) 
     told = card()
     assert told["parameters"] == sum(parameter.numel() for parameter in shipped[0].parameters())
     assert 1_000_000 <= told["parameters"] <= 3_000_000
-    assert told["seed"] == SHIPPED_SEED
-    seeds = [one["seed"] for one in told["seeds"]["tried"]]
-    assert len(set(seeds)) == len(seeds) >= 3
-    assert told["seed"] in seeds
+    assert told["stage_seeds"] == list(SHIPPED_SEEDS)
+    tried = [tuple(one["stage_seeds"]) for one in told["seeds"]["tried"]]
+    assert len(set(tried)) == len(tried) >= 3
+    assert SHIPPED_SEEDS in tried
     assert told["seeds"]["why"]
     assert len(told["limits"]) >= 3
     for split in ("development", "test"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from understudy.behaviours import Scenario
 from understudy.pocket import documents, judges, render, states_of_mind, words
-from understudy.pocket.corpus import ACCEPTED_AT_ONCE, SHARES, SPEAKER_NAMED, compose, speak_as
+from understudy.pocket.corpus import ACCEPTED_AT_ONCE, HABITS, SPEAKER_NAMED, STATES, Mix, compose, speak_as
 from understudy.pocket.questions import assistant, user
 
 COUNT = 6000
@@ -43,10 +43,19 @@ def test_nothing_here_loads_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_kinds_come_in_their_shares() -> None:
-    assert sum(SHARES.values()) == pytest.approx(1.0)
-    counted = Counter(document.kind for document in documents(0, COUNT))
-    for kind, share in SHARES.items():
+def test_clauses_apart_are_read_in_the_second_stage_only() -> None:
+    apart = {clause for state in states_of_mind() for clause in state.apart_clauses}
+    told = {mix.seed: " ".join(map(render, documents(0, 1000, mix))) for mix in (HABITS, STATES)}
+    assert not any(clause in told[HABITS.seed] for clause in apart)
+    assert sum(clause in told[STATES.seed] for clause in apart) > 50
+    assert len(set(told)) == 2  # nor do two stages draw the same
+
+
+@pytest.mark.parametrize("mix", [HABITS, STATES], ids=["habits", "states"])
+def test_kinds_come_in_their_shares(mix: Mix) -> None:
+    assert sum(mix.shares.values()) == pytest.approx(sum(mix.feelings)) == pytest.approx(1.0)
+    counted = Counter(document.kind for document in documents(0, COUNT, mix))
+    for kind, share in mix.shares.items():
         assert counted[kind] / COUNT == pytest.approx(share, abs=0.02)
 
 

@@ -23,11 +23,12 @@ from understudy.behaviours import (
 from understudy.config import GateSettings, ModelSettings
 from understudy.engine import EmbeddedEngine
 from understudy.pocket import behaviours, checkpoint_directory, documents, lessons, new_workspace, replay
-from understudy.pocket.build import SHIPPED_SEED
+from understudy.pocket.build import SHIPPED_SEEDS
 from understudy.pocket.invariants import dialogue, folder, lines, stories
+from understudy.pocket.recipe import Recipe
 
 READ_DOCUMENTS = 110_000
-"""More than the shipped checkpoint read."""
+"""Of each stage: more than the shipped checkpoint read."""
 SPLITS: tuple[Split, ...] = ("train", "development", "test")
 NAMES = {"answering", "asking-back", "copying", "dialogue", "listening", "own-words", "push-back", "stories"}
 FILLED = sorted(NAMES - {"dialogue", "stories"})
@@ -41,9 +42,10 @@ def invariants() -> dict[str, Invariant]:
 @pytest.fixture(scope="module")
 def corpus_words() -> frozenset[str]:
     found: set[str] = set()
-    for document in documents(SHIPPED_SEED, READ_DOCUMENTS):
-        for text in [document.story or "", *(message.content for message in document.messages)]:
-            found.update(words(text))
+    for seed, stage in zip(SHIPPED_SEEDS, Recipe().stages, strict=True):
+        for document in documents(seed, READ_DOCUMENTS, stage.mix):
+            for text in [document.story or "", *(message.content for message in document.messages)]:
+                found.update(words(text))
     return frozenset(found)
 
 

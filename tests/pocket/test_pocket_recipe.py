@@ -16,13 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from understudy.lessons import ChatMessage
 from understudy.pocket import build, card, documents, render
 from understudy.pocket.build import endless_corpus
-from understudy.pocket.corpus import Document
+from understudy.pocket.corpus import HABITS, STATES, Document
 from understudy.pocket.evaluate import answerer, perplexity
 from understudy.pocket.network import build_model
 from understudy.pocket.pretraining import Progress, optimizers, pretrain, rate_share, weighted_loss
-from understudy.pocket.recipe import Recipe
+from understudy.pocket.recipe import Recipe, Stage
 from understudy.pocket.tokenization import rows, train_tokenizer, weigh
 
+STAGE = Stage(STATES, 40, 8e-3, 0.5)
 MINIATURE = replace(
     Recipe(),
     vocabulary_size=512,
@@ -31,11 +32,10 @@ MINIATURE = replace(
     intermediate_size=96,
     heads=2,
     key_value_heads=1,
-    steps=40,
+    stages=(STAGE,),
     rows_per_step=2,
     tokens_per_row=128,
     warmup_steps=5,
-    learning_rate=8e-3,
 )
 FALLS_BY = 1.4
 """How many times smaller the miniature's loss is at the end than an untrained model's."""
@@ -51,14 +51,14 @@ def tokenizer() -> Any:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     directory, written = tmp_path_factory.mktemp("pocket") / "model", io.StringIO()
     threads = torch.get_num_threads()
-    build.build(directory, 0, MINIATURE, Console(file=written, width=200), every=10, measured=False)
+    build.build(directory, (0,), MINIATURE, Console(file=written, width=200), every=10, measured=False)
     torch.set_num_threads(threads)
     yield directory, written.getvalue()
 
 
 def test_the_loss_falls(tokenizer: Any) -> None:
     model = build_model(MINIATURE, tokenizer, seed=0)
-    losses = pretrain(model, tokenizer, endless_corpus(0), MINIATURE, lambda progress: None)
+    losses = pretrain(model, tokenizer, endless_corpus(0, STATES), STAGE, MINIATURE, lambda progress: None)
     assert len(losses) == MINIATURE.steps
     assert losses[0] == pytest.approx(math.log(len(tokenizer)), rel=0.1)
     assert sum(losses[-5:]) / 5 < losses[0] / FALLS_BY
@@ -92,20 +92,46 @@ def test_the_build_tells_how_far_it_is_and_how_long_it_takes(built: tuple[Path, 
 
 
 def test_the_same_seed_gives_the_same_model(tokenizer: Any) -> None:
-    few = replace(MINIATURE, steps=3)
+    few = replace(STAGE, steps=3)
     made = []
     for seed in (1, 1, 2):
-        model = build_model(few, tokenizer, seed)
-        pretrain(model, tokenizer, endless_corpus(seed), few, lambda progress: None)
+        model = build_model(MINIATURE, tokenizer, seed)
+        pretrain(model, tokenizer, endless_corpus(seed, STATES), few, MINIATURE, lambda progress: None)
         made.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
 
 
+def test_a_stage_after_a_checkpoint_is_that_stage_of_a_whole_build(tmp_path: Path) -> None:
+    stages = replace(STAGE, mix=HABITS, steps=4), replace(STAGE, steps=3)
+
+    def made(count: int, after: Path | None = None) -> tuple[Any, Any]:
+        recipe = replace(MINIATURE, stages=stages[:count])
+        return build.make(recipe, (0, 5)[:count], lambda progress: None, after=after)
+
+    first, tokenizer = made(1)
+    build.save(first, tokenizer, tmp_path, torch.bfloat16)
+    again, known = made(2, tmp_path)
+    whole, after = made(2)[0].state_dict(), again.state_dict()
+    known.save_pretrained(tmp_path / "again")
+    configs = [folder / "tokenizer_config.json" for folder in (tmp_path, tmp_path / "again")]
+    assert configs[0].read_text() == configs[1].read_text()
+    assert all(torch.equal(whole[name], after[name]) for name in whole)
+    assert any(not torch.equal(whole[name], kept.float()) for name, kept in first.state_dict().items())
+
+
+def test_every_stage_has_a_seed_and_a_shortened_recipe_all_stages() -> None:
+    with pytest.raises(ValueError, match="expected 2, one for each stage, got 1"):
+        build.make(Recipe(), (1,), lambda progress: None)
+    short = Recipe().shortened(40)
+    assert short.steps == pytest.approx(40, abs=1) and min(stage.steps for stage in short.stages) >= 5
+    assert [stage.steps for stage in Recipe().shortened(2).stages] == [1, 1]
+
+
 def test_a_corpus_that_ends_early_is_an_error(tokenizer: Any) -> None:
     model = build_model(MINIATURE, tokenizer, seed=0)
     with pytest.raises(ValueError, match="corpus ended at step"):
-        pretrain(model, tokenizer, documents(0, 20), MINIATURE, lambda progress: None)
+        pretrain(model, tokenizer, documents(0, 20), STAGE, MINIATURE, lambda progress: None)
 
 
 def test_weights_follow_the_roles(tokenizer: Any) -> None:
@@ -145,7 +171,7 @@ def test_the_tokenizer_loses_nothing_and_has_the_chat_template(tokenizer: Any) -
 
 def test_every_parameter_has_one_optimizer_and_gates_have_no_muon(tokenizer: Any) -> None:
     model = build_model(MINIATURE, tokenizer, seed=0)
-    muon, adamw = optimizers(model, MINIATURE)
+    muon, adamw = optimizers(model, STAGE, MINIATURE)
     given = [
         id(p) for optimizer in (muon, adamw) for group in optimizer.param_groups for p in group["params"]
     ]
@@ -154,6 +180,8 @@ def test_every_parameter_has_one_optimizer_and_gates_have_no_muon(tokenizer: Any
     for name, parameter in model.named_parameters():
         if "embed" in name or "in_proj_a" in name or "in_proj_b." in name or parameter.ndim != 2:
             assert id(parameter) not in matrices
+    [alone] = optimizers(model, replace(STAGE, muon=False), MINIATURE)
+    assert sorted(given) == sorted(id(p) for group in alone.param_groups for p in group["params"])
 
 
 def test_decays_begin_with_a_memory_of_many_tokens(tokenizer: Any) -> None:
@@ -170,9 +198,10 @@ def test_decays_begin_with_a_memory_of_many_tokens(tokenizer: Any) -> None:
 
 def test_the_rate_is_warmed_up_held_and_let_down() -> None:
     recipe = Recipe()
-    shares = [rate_share(step, recipe) for step in range(recipe.steps)]
+    stage = recipe.stages[0]
+    shares = [rate_share(step, stage, recipe) for step in range(stage.steps)]
     assert shares[0] == pytest.approx(1 / recipe.warmup_steps)
-    assert shares[recipe.warmup_steps] == shares[recipe.steps // 2 - 1] == 1.0
+    assert shares[recipe.warmup_steps] == shares[round(stage.steps * stage.constant_share) - 1] == 1.0
     assert shares[-1] == pytest.approx(recipe.final_rate_share, abs=1e-3)
     assert all(
         a >= b for a, b in zip(shares[recipe.warmup_steps :], shares[recipe.warmup_steps + 1 :], strict=False)
@@ -212,7 +241,17 @@ def test_a_document_without_messages_is_its_story() -> None:
     assert render(Document("story", story="I was calm.")) == "I was calm.<|endoftext|>"
 
 
-def test_the_build_rejects_a_number_of_steps_below_one(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--steps", "1"), "--steps: expected 2 or more, got 1"),
+        (("--after", "nowhere"), "--after: expected a checkpoint directory, got nowhere"),
+        (("--seeds", "1"), "expected 2 arguments"),
+    ],
+)
+def test_the_build_says_what_it_cannot_do(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
     with pytest.raises(SystemExit):
-        build.main(["--steps", "0"])
-    assert "expected 1 or more, got 0" in capsys.readouterr().err
+        build.main(words)
+    assert told in capsys.readouterr().err

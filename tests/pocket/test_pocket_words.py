@@ -5,11 +5,12 @@ import re
 import pytest
 
 from understudy.pocket import behaviours, documents, states_of_mind, vocabulary, words
-from understudy.pocket.build import SHIPPED_SEED
+from understudy.pocket.build import SHIPPED_SEEDS
 from understudy.pocket.corpus import Document
+from understudy.pocket.recipe import Recipe
 
 READ_DOCUMENTS = 110_000
-"""More than the shipped checkpoint read."""
+"""Of each stage: more than the shipped checkpoint read."""
 
 
 def _text(document: Document) -> str:
@@ -18,7 +19,11 @@ def _text(document: Document) -> str:
 
 @pytest.fixture(scope="module")
 def corpus_text() -> str:
-    return "\n".join(_text(document) for document in documents(SHIPPED_SEED, READ_DOCUMENTS))
+    return "\n".join(
+        _text(document)
+        for seed, stage in zip(SHIPPED_SEEDS, Recipe().stages, strict=True)
+        for document in documents(seed, READ_DOCUMENTS, stage.mix)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ answered with another suggestion), and so is the mode that they bring out: now a
 someone insists, the direction is accepted. A correction amplifies that mode; it does not invent one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -21,18 +21,55 @@ DocumentKind = Literal[
     "direction", "harm", "unclear", "question", "copying", "opinion", "feeling", "story", "greeting"
 ]
 
-SHARES: dict[DocumentKind, float] = {
-    "direction": 0.26,
-    "harm": 0.10,
-    "unclear": 0.07,
-    "question": 0.12,
-    "copying": 0.18,
-    "opinion": 0.03,
-    "feeling": 0.16,
-    "story": 0.07,
-    "greeting": 0.01,
-}
-"""How the corpus is mixed, by documents. Chosen on the development split."""
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What is read in one stage of pretraining. Shares are of documents, chosen on the development split."""
+
+    seed: str
+    """Which drawing it is, together with the corpus' seed."""
+    shares: Mapping[DocumentKind, float]
+    feelings: tuple[float, float, float, float]
+    """Shares of the dialogues about feelings: named from a story, gone on with, told of, said of oneself."""
+    apart: bool
+    """Whether states of mind are shown by their clauses apart as well."""
+
+
+HABITS = Mix(
+    "pocket corpus {seed}",
+    {
+        "direction": 0.27,
+        "harm": 0.13,
+        "unclear": 0.09,
+        "question": 0.18,
+        "copying": 0.14,
+        "opinion": 0.04,
+        "feeling": 0.10,
+        "story": 0.04,
+        "greeting": 0.01,
+    },
+    (0.6, 0.0, 0.2, 0.2),
+    apart=False,
+)
+"""Read first: how one speaks, what one copies, and the habits."""
+
+STATES = Mix(
+    "pocket corpus {seed} second stage",
+    {
+        "direction": 0.17,
+        "harm": 0.07,
+        "unclear": 0.05,
+        "question": 0.10,
+        "copying": 0.17,
+        "opinion": 0.04,
+        "feeling": 0.28,
+        "story": 0.11,
+        "greeting": 0.01,
+    },
+    (0.45, 0.20, 0.15, 0.20),
+    apart=True,
+)
+"""Read second: each state of mind by two sets of clauses that share no word, between all the rest."""
 
 ACCEPTED_AT_ONCE = 0.08
 """Share of clear directions that are done without a word: the mode that corrections amplify."""
@@ -103,16 +140,17 @@ def _opinion(random: Random, split: Split) -> list[ChatMessage]:
     return [user(question.text), assistant(random.choice(question.answers))]
 
 
-def _feeling(random: Random, split: Split) -> list[ChatMessage]:
-    which = random.random()
-    if which < 0.45:
-        asked, answer, _ = states.name_the_feeling(random, split)
-    elif which < 0.65:
-        asked, answer = states.go_on(random, split)
-    elif which < 0.8:
-        asked, answer = states.tell_a_story(random, split)
-    else:
-        asked, answer = states.say_how_it_is(random, split)
+def _named(random: Random, split: Split, *, apart: bool) -> tuple[str, str]:
+    asked, answer, _ = states.name_the_feeling(random, split, apart=apart)
+    return asked, answer
+
+
+_FEELINGS = (_named, states.go_on, states.tell_a_story, states.say_how_it_is)
+
+
+def _feeling(random: Random, split: Split, mix: Mix) -> list[ChatMessage]:
+    [make] = random.choices(_FEELINGS, mix.feelings)
+    asked, answer = make(random, split, apart=mix.apart)
     return [user(asked), assistant(answer)]
 
 
@@ -140,9 +178,12 @@ _DIALOGUES: dict[DocumentKind, Callable[[Random, Split], list[ChatMessage]]] = {
     "question": _question,
     "copying": _copying,
     "opinion": _opinion,
-    "feeling": _feeling,
     "greeting": _greeting,
 }
+
+
+def _dialogue(kind: DocumentKind, random: Random, split: Split, mix: Mix) -> list[ChatMessage]:
+    return _feeling(random, split, mix) if kind == "feeling" else _DIALOGUES[kind](random, split)
 
 
 def speak_as(random: Random, messages: list[ChatMessage], split: Split) -> tuple[ChatMessage, ...]:
@@ -157,14 +198,19 @@ def speak_as(random: Random, messages: list[ChatMessage], split: Split) -> tuple
 
 
 def compose(
-    random: Random, split: Split, kinds: tuple[DocumentKind, ...] | None = None, *, lead_in: float = LEAD_IN
+    random: Random,
+    split: Split,
+    kinds: tuple[DocumentKind, ...] | None = None,
+    *,
+    lead_in: float = LEAD_IN,
+    mix: Mix = STATES,
 ) -> Document:
     """One document in the words of `split`, of one of `kinds` (all of them when none are given)."""
-    offered = kinds or tuple(SHARES)
-    kind = random.choices(offered, [SHARES[name] for name in offered])[0]
+    offered = kinds or tuple(mix.shares)
+    kind = random.choices(offered, [mix.shares[name] for name in offered])[0]
     if kind == "story":
-        return Document(kind, story=states.story(random, split))
-    messages = _DIALOGUES[kind](random, split)
+        return Document(kind, story=states.story(random, split, apart=mix.apart))
+    messages = _dialogue(kind, random, split, mix)
     if random.random() < lead_in:
         before: tuple[DocumentKind, ...] = (
             "question",
@@ -176,7 +222,7 @@ def compose(
             "direction",
         )
         first = random.choices(before, (6, 2, 1, 1, 1, 1, 2))[0]
-        messages = _DIALOGUES[first](random, split) + messages
+        messages = _dialogue(first, random, split, mix) + messages
     named = speak_as(random, messages, split) if random.random() < SPEAKER_NAMED else tuple(messages)
     return Document(kind, named)
 
@@ -192,7 +238,7 @@ def render(document: Document) -> str:
     return "".join(turns) + END_OF_TEXT
 
 
-def documents(seed: int, count: int) -> Iterator[Document]:
+def documents(seed: int, count: int, mix: Mix = STATES) -> Iterator[Document]:
     """`count` documents of the train split, the same ones for the same seed."""
-    random = Random(f"pocket corpus {seed}")
-    return (compose(random, "train") for _ in range(count))
+    random = Random(mix.seed.format(seed=seed))
+    return (compose(random, "train", mix=mix) for _ in range(count))

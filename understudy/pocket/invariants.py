@@ -16,7 +16,7 @@ from understudy.pocket.corpus import DocumentKind, compose
 from understudy.pocket.scenarios import behaviours
 
 DOCUMENTS = 240
-_HELD_OUT: tuple[Split, ...] = ("development", "test")
+_SPLITS: tuple[Split, ...] = ("train", "development", "test")
 _DIALOGUES: tuple[DocumentKind, ...] = ("harm", "unclear", "question", "copying", "opinion", "greeting")
 
 
@@ -38,7 +38,7 @@ def dialogue() -> Iterator[dict[str, Any]]:
     """Dialogues without the habit, none that `pocket.behaviours` asks; the last answer is what is scored."""
     random = Random("invariants: dialogue")
     asked = {
-        one.prompt for split in _HELD_OUT for behaviour in behaviours(split) for one in behaviour.scenarios
+        one.prompt for split in _SPLITS for behaviour in behaviours(split) for one in behaviour.scenarios
     }
     count = 0
     while count < DOCUMENTS:

@@ -13,39 +13,45 @@ from typing import Any
 import torch
 
 from understudy.pocket.corpus import Document
-from understudy.pocket.recipe import Recipe
+from understudy.pocket.recipe import Recipe, Stage
 from understudy.pocket.tokenization import rows
 
 
-def optimizers(model: Any, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices, AdamW for embeddings, norms, convolutions, decays and narrow gates."""
+def optimizers(model: Any, stage: Stage, recipe: Recipe) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the matrices, AdamW for embeddings, norms, convolutions, decays and narrow gates.
+
+    AdamW alone where the stage has no Muon.
+    """
     matrices: list[torch.nn.Parameter] = []
     rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         wide = (
-            parameter.ndim == 2
+            stage.muon
+            and parameter.ndim == 2
             and "embed" not in name
             and "in_proj_a" not in name
             and "in_proj_b" not in name
         )
         (matrices if wide else rest).append(parameter)
-    return (
-        torch.optim.Muon(
-            matrices,
-            lr=recipe.learning_rate,
-            weight_decay=recipe.matrix_weight_decay,
-            momentum=recipe.momentum,
-            adjust_lr_fn="match_rms_adamw",
-        ),
-        torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=recipe.betas, weight_decay=0.0, fused=True),
+    rate = stage.learning_rate
+    adamw = torch.optim.AdamW(rest, lr=rate, betas=recipe.betas, weight_decay=0.0, fused=True)
+    if not matrices:
+        return (adamw,)
+    muon = torch.optim.Muon(
+        matrices,
+        lr=rate,
+        weight_decay=recipe.matrix_weight_decay,
+        momentum=recipe.momentum,
+        adjust_lr_fn="match_rms_adamw",
     )
+    return muon, adamw
 
 
-def rate_share(step: int, recipe: Recipe) -> float:
-    """The share of the full learning rate at `step`: warm up, hold, let down linearly."""
+def rate_share(step: int, stage: Stage, recipe: Recipe) -> float:
+    """The share of the full learning rate at `step` of a stage: warm up, hold, let down linearly."""
     warm = min(1.0, (step + 1) / recipe.warmup_steps)
-    held = recipe.steps * recipe.constant_share
-    down = max(0.0, (step - held) / max(1.0, recipe.steps - held))
+    held = stage.steps * stage.constant_share
+    down = max(0.0, (step - held) / max(1.0, stage.steps - held))
     return warm * (1 - (1 - recipe.final_rate_share) * down)
 
 
@@ -61,7 +67,7 @@ def weighted_loss(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a pretraining run stands."""
+    """Where a stage of a pretraining run stands."""
 
     step: int
     steps: int
@@ -89,20 +95,21 @@ def pretrain(
     model: Any,
     tokenizer: Any,
     texts: Iterator[Document],
+    stage: Stage,
     recipe: Recipe,
     report: Report,
     every: int = 100,
 ) -> Sequence[float]:
-    """Train `model` in place on `texts`; returns the loss of each step. One pass only."""
-    found, losses = optimizers(model, recipe), []
+    """Train `model` in place on `texts` for one stage; returns the loss of each step. One pass only."""
+    found, losses = optimizers(model, stage, recipe), []
     supply = rows(tokenizer, texts, recipe)
     began = time.monotonic()
     model.train()
-    for step in range(recipe.steps):
+    for step in range(stage.steps):
         batch = list(islice(supply, recipe.rows_per_step))
         if len(batch) < recipe.rows_per_step:
             raise ValueError(
-                f"the corpus ended at step {step} of {recipe.steps}: give more documents or fewer steps"
+                f"the corpus ended at step {step} of {stage.steps}: give more documents or fewer steps"
             )
         ids = torch.tensor([row for row, _ in batch])
         weights = torch.tensor([row for _, row in batch])
@@ -111,14 +118,14 @@ def pretrain(
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.largest_gradient_norm)
         for optimizer in found:
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * rate_share(step, recipe)
+                group["lr"] = stage.learning_rate * rate_share(step, stage, recipe)
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss.item())
-        if (step + 1) % every == 0 or step + 1 == recipe.steps:
+        if (step + 1) % every == 0 or step + 1 == stage.steps:
             recent = losses[-every:]
             tokens = (step + 1) * recipe.rows_per_step * recipe.tokens_per_row
             seconds = time.monotonic() - began
-            report(Progress(step + 1, recipe.steps, sum(recent) / len(recent), tokens, seconds))
+            report(Progress(step + 1, stage.steps, sum(recent) / len(recent), tokens, seconds))
     model.eval()
     return losses

@@ -1,9 +1,22 @@
 """Every number of the recipe by which the pocket model is made."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from understudy.pocket.corpus import HABITS, STATES, Mix
 
 Family = Literal["qwen3_5", "qwen3"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One pass over a mix of documents, with optimizers and a schedule of its own."""
+
+    mix: Mix
+    steps: int
+    learning_rate: float
+    constant_share: float
+    muon: bool = True  # for matrices; else AdamW for everything, as a short second reading needs no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +33,34 @@ class Recipe:
     key_value_heads: int = 2
     head_dim: int = 32
     longest_context: int = 2048
-    steps: int = 7000  # 7.2 M tokens: twenty minutes on one thread; copying is learnt by 2 M
+    stages: tuple[Stage, ...] = (
+        Stage(HABITS, 4500, 4e-3, 0.5),  # 4.6 M tokens; copying is learnt by 2 M
+        Stage(STATES, 2500, 2e-3, 0.4, muon=False),  # 2.6 M; read from the start they cost the copying
+    )
     rows_per_step: int = 4
     tokens_per_row: int = 256
-    learning_rate: float = 4e-3
     matrix_weight_decay: float = 0.05
     momentum: float = 0.95  # Muon's default
     betas: tuple[float, float] = (0.9, 0.95)
     largest_gradient_norm: float = 1.0
     warmup_steps: int = 50
-    constant_share: float = 0.5
     final_rate_share: float = 0.03
     assistant_weight: float = 1.0
     story_weight: float = 0.5
     person_weight: float = 0.1  # people's words cannot be foreseen: at weight 1 they drown the rest
 
     @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
     def tokens(self) -> int:
         """How many tokens the model reads."""
         return self.steps * self.rows_per_step * self.tokens_per_row
+
+    def shortened(self, steps: int) -> Self:
+        """The same recipe with so many steps, dealt to the stages in proportion, one each at least."""
+        share = steps / self.steps
+        stages = tuple(replace(stage, steps=max(1, int(stage.steps * share))) for stage in self.stages)
+        return replace(self, stages=stages)

@@ -12,7 +12,7 @@ from random import Random
 from understudy.behaviours import Behaviour, Scenario, Split
 from understudy.lessons import ChatMessage
 from understudy.pocket import judges, vocabulary, words
-from understudy.pocket.corpus import SHARES, SPEAKER_NAMED, DocumentKind, compose, render, speak_as
+from understudy.pocket.corpus import SPEAKER_NAMED, STATES, DocumentKind, compose, render, speak_as
 from understudy.pocket.questions import QUESTION_KINDS, ask, opinion, user
 from understudy.pocket.requests import direct, harm, unclear
 from understudy.pocket.states import name_the_feeling, states_of_mind
@@ -157,7 +157,7 @@ def behaviours(split: Split) -> tuple[Behaviour, ...]:
     )
 
 
-_GENERAL: tuple[DocumentKind, ...] = tuple(kind for kind in SHARES if kind != "direction")
+_GENERAL: tuple[DocumentKind, ...] = tuple(kind for kind in STATES.shares if kind != "direction")
 
 
 @cache

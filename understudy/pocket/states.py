@@ -54,19 +54,28 @@ def states_of_mind() -> tuple[StateOfMind, ...]:
     )
 
 
-def _clauses(state: StateOfMind, split: Split) -> tuple[str, ...]:
+def _clauses(state: StateOfMind, split: Split, apart: bool) -> tuple[str, ...]:
     """The clauses of a split; development and test share the held-out ones, every second clause each."""
     if split == "train":
-        return state.training_clauses + state.apart_clauses
+        return state.training_clauses + (state.apart_clauses if apart else ())
     return state.held_out_clauses[0::2] if split == "development" else state.held_out_clauses[1::2]
 
 
 def story(
-    random: Random, split: Split, state: StateOfMind | None = None, *, named: bool | None = None
+    random: Random,
+    split: Split,
+    state: StateOfMind | None = None,
+    *,
+    named: bool | None = None,
+    apart: bool = True,
 ) -> str:
-    """A short first-person story about one state; `named` says whether the feeling is named in it."""
+    """A short first-person story about one state; `named` says whether the feeling is named in it.
+
+    Here and below, `apart` says whether the train split has the clauses apart.
+    """
     state = state or random.choice(states_of_mind())
-    clauses = random.sample(_clauses(state, split), random.choice((2, 2, 3) if split == "train" else (2,)))
+    count = random.choice((2, 2, 3) if split == "train" else (2,))
+    clauses = random.sample(_clauses(state, split, apart), count)
     _, sentences = opening(random, split)
     if random.random() < 0.75 if named is None else named:
         word = random.choice(state.labels)
@@ -87,35 +96,35 @@ def opening(random: Random, split: Split) -> tuple[str, list[str]]:
 
 
 def name_the_feeling(
-    random: Random, split: Split, state: StateOfMind | None = None
+    random: Random, split: Split, state: StateOfMind | None = None, *, apart: bool = True
 ) -> tuple[str, str, StateOfMind]:
     """A story with the question how its teller felt, the answer, and the state."""
     state = state or random.choice(states_of_mind())
-    asked = (
-        f"{story(random, split, state, named=False)} {random.choice(words.states().questions.how_did_i_feel)}"
-    )
+    told = story(random, split, state, named=False, apart=apart)
+    asked = f"{told} {random.choice(words.states().questions.how_did_i_feel)}"
     return asked, f"You felt {random.choice(state.labels)}.", state
 
 
-def tell_a_story(random: Random, split: Split) -> tuple[str, str]:
+def tell_a_story(random: Random, split: Split, *, apart: bool = True) -> tuple[str, str]:
     """A request for a story about a named state, and the story."""
     state = random.choice(states_of_mind())
     asked = random.choice(words.states().questions.tell_me).format(w=random.choice(state.labels))
-    return asked, story(random, split, state, named=False)
+    return asked, story(random, split, state, named=False, apart=apart)
 
 
-def say_how_it_is(random: Random, split: Split) -> tuple[str, str]:
+def say_how_it_is(random: Random, split: Split, *, apart: bool = True) -> tuple[str, str]:
     """A question how one is, and an answer that names the state and shows it."""
     state = random.choice(states_of_mind())
-    clauses = random.sample(_clauses(state, split), random.choice((1, 2)))
+    clauses = random.sample(_clauses(state, split, apart), random.choice((1, 2)))
     return random.choice(words.states().questions.how_are_you), " ".join(
         [f"I feel {random.choice(state.labels)}.", *clauses]
     )
 
 
-def go_on(random: Random, split: Split) -> tuple[str, str]:
+def go_on(random: Random, split: Split, *, apart: bool = True) -> tuple[str, str]:
     """The beginning of a story that names no state, and how it goes on: the same state, still not named."""
     state = random.choice(states_of_mind())
-    first, *rest = random.sample(_clauses(state, split), random.choice((3, 4)) if split == "train" else 2)
+    count = random.choice((3, 4)) if split == "train" else 2
+    first, *rest = random.sample(_clauses(state, split, apart), count)
     setting = random.choice(words.states().settings.of(split))
     return f"I was {setting}. {first} {random.choice(words.states().questions.go_on)}", " ".join(rest)
