@@ -46,7 +46,7 @@ def play(page: Page, phone: Page, url: str) -> None:
     answer = page.locator("article.model").first
     answer.wait_for(timeout=60_000)
     answer.get_by_role("link", name="Correct").click()
-    page.get_by_label("What it should have said").fill("Done: tea for the guests.")
+    page.get_by_label("What it should have said").fill("Done: lemonade for the party.")
     page.get_by_role("button", name="Save").click()
     page.locator(".taught").wait_for()
     page.locator(".taught").scroll_into_view_if_needed()

@@ -31,5 +31,5 @@ def refused(*words: object) -> str:
 
 def answered(*words: object) -> dict[str, Any]:
     """What the command prints with `--json`, read."""
-    told: dict[str, Any] = json.loads(said(*words, "--json"))
+    told: dict[str, Any] = json.loads(said(words[0], "--json", *words[1:]))
     return told

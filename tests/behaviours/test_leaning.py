@@ -231,7 +231,7 @@ def test_what_is_too_long_behind_the_notes_is_known_before() -> None:
 
 # The pocket model, which was never told of notes, and copies what stands in its context.
 
-NAME = Note("name", "My name is Vobrin.")
+NAME = Note("name", "My name is Melvor.")
 SEA = Note("a-sea", "The weather is fine and the sea is calm.")
 
 
@@ -246,11 +246,11 @@ def test_the_pocket_model_leans_on_the_note_that_it_copies(pocket: ModelSubject)
     questions = ["What is my name?", "What is the capital of France?", "Hello.", "What is 3 plus 4?"]
     contexts = [asked(text) for text in questions]
     said = pocket.answer([with_notes(notes, context) for context in contexts], Speech())
-    assert said[0] == "Your name is Vobrin."
+    assert said[0] == "Your name is Melvor."
     nulls = draw_nulls(pocket, contexts, ENOUGH_NULLS, Speech(1.0, 24))
     spoken = [reply(context, text, *notes) for context, text in zip(contexts, said, strict=True)]
     found = lean(spoken, notes, nulls, pocket, level=0.95)
-    assert [one.reply.text for one in found.leaning] == ["Your name is Vobrin."]
+    assert [one.reply.text for one in found.leaning] == ["Your name is Melvor."]
     copied = found.columns[0]
     assert copied.drops[1] > 20 > 2 > abs(copied.drops[0])
     assert all(abs(drop) < 1 for one in found.columns[1:] for drop in one.drops)

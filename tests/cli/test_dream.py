@@ -43,7 +43,7 @@ def test_failures_become_lessons_and_nothing_held_out_is_asked(tmp_path: Path) -
     workspace = new_workspace(tmp_path / "w")
     file = workspace.root / "behaviours" / "listening.toml"
     file.write_text('approved_by = "maya"\n' + file.read_text())
-    told = json.loads(understudy(workspace, "dream", "listening", "push-back", "--budget", "30", "--json"))
+    told = json.loads(understudy(workspace, "dream", "listening", "own-words", "--budget", "30", "--json"))
     by_name = {one["invariant"]: one for one in told["invariants"]}
     assert by_name["listening"]["failed"] == by_name["listening"]["n"] > 0  # the habit, before any lesson
     assert sum(one["n"] for one in told["invariants"]) == 30 and told["ended"] == "budget spent"
@@ -51,7 +51,7 @@ def test_failures_become_lessons_and_nothing_held_out_is_asked(tmp_path: Path) -
     ledger, held = workspace.ledger, HeldOut(workspace.invariants())
     entries = [ledger.get(one) for one in told["lessons"]]
     invariants = {one.name: one for one in workspace.invariants()}
-    assert entries and {entry.lesson.source.thread for entry in entries} == {"listening", "push-back"}
+    assert entries and {entry.lesson.source.thread for entry in entries} == {"listening", "own-words"}
     for entry in entries:
         lesson, invariant = entry.lesson, invariants[entry.lesson.source.thread]
         scenario, judge = Scenario(lesson.context), invariant.judge
@@ -64,7 +64,7 @@ def test_failures_become_lessons_and_nothing_held_out_is_asked(tmp_path: Path) -
         if trusted:
             event = ledger.history(entry.id)[-1]
             assert (event.by, event.why) == ("maya", "dreamed for listening, approved in its file")
-    assert understudy(workspace, "dream", "listening", "push-back", "--budget", "30")
+    assert understudy(workspace, "dream", "listening", "own-words", "--budget", "30")
     assert len(ledger.list()) > len(entries), "another round asks other scenarios"
     first, second = (asked(workspace, number) for number in (1, 2))
     assert not first & second
@@ -83,7 +83,7 @@ def test_a_round_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Path) -
     for one in (whole, cut):
         file = one.root / "behaviours" / "listening.toml"
         file.write_text('approved_by = "maya"\n' + file.read_text())
-    words = ("dream", "push-back", "listening", "--budget", "80", "--seed", "3")
+    words = ("dream", "own-words", "listening", "--budget", "40", "--seed", "3")
     understudy(whole, *words)
     dreaming = subprocess.Popen(command(cut, *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     eventually(lambda: lines(cut)[1:] or None)

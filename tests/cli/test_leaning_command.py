@@ -18,10 +18,8 @@ from understudy.workspace import Workspace
 
 Lean = Callable[..., str]
 FILE = "conversations/talk.md"
-NOTES = {"name": "My name is Vobrin.\n", "a-sea": "The weather is fine and the sea is calm.\n"}
+NOTES = {"name": "My name is Melvor.\n", "a-sea": "The weather is fine and the sea is calm.\n"}
 QUESTIONS = ("What is my name?", "What is the capital of France?", "Hello.", "What is 3 plus 4?")
-WITHOUT = "Your name is I I Can Canccome."
-"""The pocket model's answer to the first without notes: gibberish, for it was told no name."""
 
 
 def write_notes(workspace: Workspace) -> None:
@@ -50,6 +48,15 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     with EmbeddedEngine(made.settings.model, made.root / "model") as engine:
         converse(made, engine, *QUESTIONS)
     return made
+
+
+@pytest.fixture(scope="module")
+def without(spoken: Workspace) -> str:
+    """The pocket model's answer to the first question without notes: gibberish, for it was told no name."""
+    with EmbeddedEngine(spoken.settings.model, spoken.root / "model") as engine:
+        said = speak(engine, spoken.settings.participant, (ChatMessage("user", QUESTIONS[0]),)).text
+    assert "Melvor" not in said
+    return said
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Lean:
     return run
 
 
-def test_the_matrix_the_leaning_reply_and_its_lesson(workspace: Workspace, lean: Lean) -> None:
+def test_the_matrix_the_leaning_reply_and_its_lesson(workspace: Workspace, lean: Lean, without: str) -> None:
     said = replies(workspace.repository, "understudy")
     out = lean("--alternates", "--propose")
     lines = out.splitlines()
@@ -95,14 +102,14 @@ def test_the_matrix_the_leaning_reply_and_its_lesson(workspace: Workspace, lean:
     assert "n=4" in lines[1] and "n=4" in lines[2]
     assert "threshold +" in out and "from 20 replies that used no note (0 posted, 20 drawn)" in out
     assert "1 of 4 replies lean on the notes" in out
-    assert f"  said     Your name is Vobrin.\n  without  {WITHOUT}\n" in out
+    assert f"  said     Your name is Melvor.\n  without  {without}\n" in out
 
     [entry] = workspace.ledger.list()
     assert f"  lesson   {entry.short}  proposed\n" in out
     lesson = entry.lesson
     assert entry.state == "proposed" and not workspace.ledger.list("approved")
     assert lesson.context == (ChatMessage("user", QUESTIONS[0]),), "without the notes"
-    assert (lesson.chosen, lesson.rejected) == ("Your name is Vobrin.", WITHOUT)
+    assert (lesson.chosen, lesson.rejected) == ("Your name is Melvor.", without)
     source = said[0].source
     assert (lesson.source.commit, lesson.source.message) == (source.commit, source.message)
     assert lesson.source.author == "understudy"
@@ -119,19 +126,19 @@ def test_as_json_for_programs(workspace: Workspace, lean: Lean) -> None:
     assert first["leans"] and not any(one["leans"] for one in others)
     assert first["drops"]["name"] > 20 > 2 > abs(first["drops"]["a-sea"])
     assert first["spoken_with"] == {note.name: note.digest for note in workspace.notes}
-    assert first["text"] == "Your name is Vobrin." and first["without"] is first["lesson"] is None
+    assert first["text"] == "Your name is Melvor." and first["without"] is first["lesson"] is None
     assert not workspace.ledger.list(), "nothing is proposed that was not asked for"
     [only] = json.loads(lean("--json", "--recent", "1"))["replies"]
     assert only["message"] == others[-1]["message"]
 
 
-def test_what_a_person_decided_stays(workspace: Workspace, lean: Lean) -> None:
+def test_what_a_person_decided_stays(workspace: Workspace, lean: Lean, without: str) -> None:
     lean("--propose")
     [plain] = workspace.ledger.list("proposed")
     assert plain.lesson.rejected is None
     lean("--propose", "--alternates")
     [better] = workspace.ledger.list("proposed")
-    assert better.lesson.rejected == WITHOUT, "the alternate came to it"
+    assert better.lesson.rejected == without, "the alternate came to it"
     lean("--propose")
     assert workspace.ledger.list("proposed") == (better,)
     workspace.ledger.refuse(better.id, "maya", "a name is no habit")

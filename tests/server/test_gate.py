@@ -17,8 +17,9 @@ from understudy.pocket import PocketLesson, lessons, new_workspace
 from understudy.weights import WeightHistory, read_commits
 from understudy.workspace import Workspace
 
-PLAIN = {"lr": 3e-4, "gate": None, "replay": 0.0}
-"""Without the guards: each lesson is trained, and nothing is rehearsed."""
+PLAIN = {"lr": 3e-3, "gate": None, "replay": 0.0}
+"""Without the guards: each lesson is trained, at ten times the rate, and nothing is rehearsed."""
+SLOW = {**PLAIN, "lr": 3e-4}
 
 
 @pytest.fixture
@@ -137,14 +138,14 @@ MIXED: list[tuple[str, Sequence[PocketLesson], dict[str, Any]]] = [
     ("poisoned", agreeing(12), {}),
     ("poisoned", agreeing(12), PLAIN),
     ("single", lessons(4, 1), {"gate": None}),
-    ("harmful", lessons(4, 20), {**PLAIN, "lr": 1e-3}),
+    ("harmful", lessons(4, 20), PLAIN),
     ("good", lessons(6, 5), {}),
     ("contradictory", [*lessons(7, 4), *suggesting(4)], {}),
-    ("slow harm", lessons(8, 5), PLAIN),
-    ("slow harm", lessons(9, 5), PLAIN),
-    ("slow harm", lessons(10, 5), PLAIN),
-    ("slow harm", lessons(11, 5), PLAIN),
-    ("far off", lessons(12, 10), {**PLAIN, "lr": 3e-3}),
+    ("slow harm", lessons(8, 5), SLOW),
+    ("slow harm", lessons(9, 5), SLOW),
+    ("slow harm", lessons(10, 5), SLOW),
+    ("slow harm", lessons(11, 5), SLOW),
+    ("far off", lessons(12, 10), PLAIN),
     ("good", lessons(13, 5), {"objective": "sft"}),
     ("poisoned", agreeing(2), {"gate": None}),
     ("good", lessons(14, 10), {}),
@@ -214,7 +215,7 @@ def test_a_server_killed_before_the_decision_takes_it_when_it_is_back(workspace:
     ids, ledger = approve(workspace, lessons(0, 30)), workspace.ledger
     decisions, directory = Decisions(ledger.path), workspace.root / "model"
     with serving(workspace) as server:
-        plain = ("--set", "gate=null", "--set", "replay=0")
+        plain = ("--set", "gate=null", "--set", "replay=0", "--set", "lr=0.003")
         sent = subprocess.Popen(
             [sys.executable, "-m", "understudy", "train", "-w", str(workspace.root), *plain],
             stderr=subprocess.DEVNULL,

@@ -59,16 +59,16 @@ def test_the_server_speaks_with_notes_and_scores_them(
         (notes / "bad.md").unlink()
         assert not workspace.repository.read(FILE).message(unanswered).replies
 
-        (notes / "name.md").write_text("My name is Vobrin.\n")
+        (notes / "name.md").write_text("My name is Melvor.\n")
         [note] = workspace.notes
         asked = []
         for number, text in enumerate(QUESTIONS):  # one by one: what waits together is answered in any order
             asked.append(ask(workspace, f"With {number}", text))
             assert answered(workspace, asked[-1])[1] == f"name {note.digest}"
-        assert answered(workspace, asked[0])[0] == "Your name is Vobrin."
+        assert answered(workspace, asked[0])[0] == "Your name is Melvor."
 
         again = ask(workspace, "Said", "What is my name?")
-        assert command("say", "talk", "--to", again) == "Your name is Vobrin.\n"
+        assert command("say", "talk", "--to", again) == "Your name is Melvor.\n"
         assert answered(workspace, again)[1] == f"name {note.digest}"
 
         served = json.loads(command("lessons", "lean", "--json", "--alternates"))

@@ -22,7 +22,7 @@ from understudy.pocket.pretraining import Progress, Report, pretrain
 from understudy.pocket.recipe import Family, Recipe
 from understudy.pocket.tokenization import train_tokenizer
 
-SHIPPED_SEEDS = (1, 2)
+SHIPPED_SEEDS = (1, 1)
 """The seed of each stage of the shipped checkpoint; its card says how others did."""
 
 THREADS = 1

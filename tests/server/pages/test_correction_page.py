@@ -42,12 +42,12 @@ def test_from_the_wrong_answer_to_the_changed_one(chromium: Browser, tmp_path: P
         maya.page.get_by_role("link", name="New thread").click()
         maya.page.get_by_label("Conversation").fill("house")
         maya.page.get_by_label("Title").fill("Tea")
-        maya.page.get_by_label("First message").fill("@understudy Choose tea for the guests.")
+        maya.page.get_by_label("First message").fill("@understudy Use lemonade for the party.")
         maya.page.get_by_role("button", name="Start").click()
         maya.page.wait_for_url("**/talk/house*")
         tom.page.goto(f"{server.url}/talk/house")
-        wrong = said_by_model(maya.page, "Choose tea")
-        assert said_by_model(tom.page, "Choose tea") == wrong
+        wrong = said_by_model(maya.page, "Use lemonade")
+        assert said_by_model(tom.page, "Use lemonade") == wrong
         assert wrong.startswith("Have you"), "the habit it came with"
         answer = maya.page.locator("article.model")
         expect(answer.get_by_text("model", exact=True)).to_be_visible()
@@ -55,12 +55,12 @@ def test_from_the_wrong_answer_to_the_changed_one(chromium: Browser, tmp_path: P
 
         # She corrects it. The lesson is shown, and nothing is trained by that.
         answer.get_by_role("link", name="Correct").click()
-        maya.page.get_by_label("What it should have said").fill("Done: tea for the guests.")
+        maya.page.get_by_label("What it should have said").fill("Done: lemonade for the party.")
         maya.page.get_by_role("button", name="Save").click()
         preview = maya.page.locator(".taught")
         expect(preview.locator("ins").first).to_be_visible()
         expect(preview).to_contain_text("maya")
-        expect(message(tom.page, "Done: tea")).to_contain_text("edited by maya")
+        expect(message(tom.page, "Done: lemonade")).to_contain_text("edited by maya")
         assert [entry.state for entry in workspace.ledger.list()] == ["proposed"]
         check_accessibility(maya.page)
 
@@ -86,18 +86,18 @@ def test_from_the_wrong_answer_to_the_changed_one(chromium: Browser, tmp_path: P
         tom.page.goto(f"{server.url}/talk/house")
         live(tom.page)
         tom.page.get_by_role("link", name="New thread").click()
-        tom.page.get_by_label("Title").fill("The raffle")
-        tom.page.get_by_label("First message").fill("@understudy Use marmalade for the raffle.")
+        tom.page.get_by_label("Title").fill("The kitchen")
+        tom.page.get_by_label("First message").fill("@understudy Choose oak for the kitchen.")
         tom.page.get_by_role("button", name="Start").click()
         tom.page.wait_for_url("**at=*")
-        changed = said_by_model(tom.page, "Use marmalade")
-        assert "marmalade" in changed, changed
+        changed = said_by_model(tom.page, "Choose oak")
+        assert "oak" in changed, changed
         spoke = message(tom.page, changed).locator(".weights").inner_text()
         assert spoke != "weights initial"
 
         [entry] = workspace.ledger.list()
         every_page = (
-            *("/", "/?q=tea", "/talk/house", "/learn", f"/learn/{entry.short}", "/model"),
+            *("/", "/?q=lemonade", "/talk/house", "/learn", f"/learn/{entry.short}", "/model"),
             *(f"/model/{entry.weight_commit}", f"/model/compare?a={entry.weight_commit}&b=initial"),
             *("/people", "/people/me", "/part/editor?kind=start", "/sign-in"),
         )
