@@ -27,7 +27,7 @@ from understudy.pocket.build import SHIPPED_SEEDS
 from understudy.pocket.invariants import dialogue, folder, lines, stories
 from understudy.pocket.recipe import Recipe
 
-READ_DOCUMENTS = 110_000
+READ_DOCUMENTS = (110_000, 60_000)
 """Of each stage: more than the shipped checkpoint read."""
 SPLITS: tuple[Split, ...] = ("train", "development", "test")
 NAMES = {"answering", "asking-back", "copying", "dialogue", "listening", "own-words", "push-back", "stories"}
@@ -42,8 +42,8 @@ def invariants() -> dict[str, Invariant]:
 @pytest.fixture(scope="module")
 def corpus_words() -> frozenset[str]:
     found: set[str] = set()
-    for seed, stage in zip(SHIPPED_SEEDS, Recipe().stages, strict=True):
-        for document in documents(seed, READ_DOCUMENTS, stage.mix):
+    for seed, count, stage in zip(SHIPPED_SEEDS, READ_DOCUMENTS, Recipe().stages, strict=True):
+        for document in documents(seed, count, stage.mix):
             for text in [document.story or "", *(message.content for message in document.messages)]:
                 found.update(words(text))
     return frozenset(found)

@@ -9,7 +9,7 @@ from understudy.pocket.build import SHIPPED_SEEDS
 from understudy.pocket.corpus import Document
 from understudy.pocket.recipe import Recipe
 
-READ_DOCUMENTS = 110_000
+READ_DOCUMENTS = (110_000, 60_000)
 """Of each stage: more than the shipped checkpoint read."""
 
 
@@ -21,8 +21,8 @@ def _text(document: Document) -> str:
 def corpus_text() -> str:
     return "\n".join(
         _text(document)
-        for seed, stage in zip(SHIPPED_SEEDS, Recipe().stages, strict=True)
-        for document in documents(seed, READ_DOCUMENTS, stage.mix)
+        for seed, count, stage in zip(SHIPPED_SEEDS, READ_DOCUMENTS, Recipe().stages, strict=True)
+        for document in documents(seed, count, stage.mix)
     )
 
 
