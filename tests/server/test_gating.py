@@ -134,7 +134,8 @@ def test_other_probes_are_other_margins(workspace: Workspace, engine: EmbeddedEn
     more = Workspace.open(workspace.root, gate={"probes": 7})
     second = watched(Gatekeeper(more, engine))
     assert {len(margins) for margins in second.order.values()} == {7}
-    assert all(margins[:6] == first.order[name] for name, margins in second.order.items())
+    for name, margins in second.order.items():  # scored in another batch: alike, not to the bit
+        assert margins[:6] == pytest.approx(first.order[name], abs=1e-4)
     seeded = watched(Gatekeeper(Workspace.open(workspace.root, gate={"probes": 7, "seed": 1}), engine))
     assert seeded.order != second.order
 
