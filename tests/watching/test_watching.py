@@ -107,7 +107,7 @@ def test_a_lesson_is_told_from_shuffled_updates_of_the_same_size(
 ) -> None:
     [accepts] = [one for one in behaviours("development") if one.name == "accepts"]
     few = contrasts["directions"][:24]
-    small, large = find_least_signal(laboratory, few, accepts, laboratory.settings, [1e-8, 3e-4])
+    small, large = find_least_signal(laboratory, few, accepts, laboratory.settings, [1e-11, 3e-4])
     assert large.margin_seen and large.first_token_seen
     assert not small.margin_seen
     assert large.switched.value > 0.9 and small.switched.value < 0.1
