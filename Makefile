@@ -34,7 +34,7 @@ serve: $(VENV)/installed ## serve ./workspace (made when missing, with the pocke
 
 test: $(VENV)/installed-dev ## all tests; a browser is installed when there is none
 	environments/install_chromium.sh
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 # vLLM pins its own versions of much: it lives apart.
 $(VENV_VLLM)/installed: pyproject.toml environments/repair_vllm_cpu.py

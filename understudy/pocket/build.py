@@ -78,8 +78,8 @@ def make(
         model, tokenizer = load(after)
         for added in ("is_local", "local_files_only"):  # how it was loaded is no part of what it is
             tokenizer.init_kwargs.pop(added, None)
-    done = 0 if after is None else len(recipe.stages) - 1
-    for seed, stage in list(zip(seeds, recipe.stages, strict=True))[done:]:
+    stages = list(zip(seeds, recipe.stages, strict=True))
+    for seed, stage in stages if after is None else stages[-1:]:
         pretrain(model, tokenizer, endless_corpus(seed, stage.mix), stage, recipe, report, every)
         round_parameters(model, kept_dtype(recipe))
     return model, tokenizer

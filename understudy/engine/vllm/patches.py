@@ -3,7 +3,9 @@
 Applied once per process, before a model is built, in every process that vLLM starts.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -13,6 +15,8 @@ from torch import nn
 
 from understudy.engine.directions import decoder_layers
 from understudy.engine.vllm.packing import PackedMatrices, PackedMatrix
+
+log = logging.getLogger(__name__)
 
 PROVED = ("0.32.0",)
 """Versions of vLLM on which each of the patches below was tested (`make test-vllm`)."""
@@ -36,7 +40,8 @@ def keep_linear_weights(packed: PackedMatrices | None) -> None:
 
     vLLM packs weights for the processor's matrix units and gives the originals up, so whoever writes to
     the parameter afterwards writes to nothing. With `packed` the copies stay, and are listed there to be made
-    again; without it layers multiply with the weight as it is.
+    again; without it, and where this processor has no such product of the weight's type, layers multiply
+    with the weight as it is.
     """
     utils = import_module("vllm.model_executor.layers.utils")
     ops = import_module("vllm._custom_ops")
@@ -44,7 +49,7 @@ def keep_linear_weights(packed: PackedMatrices | None) -> None:
     def dispatch(layer: Any, remove_weight: bool) -> None:
         if layer.weight.ndim != 2:  # a convolution, see keep_convolution_weights
             return
-        if packed is None or not ops._supports_onednn:
+        if packed is None or not _can_multiply(layer.weight.dtype):
             layer.cpu_linear = nn.functional.linear
             return
         matrix = PackedMatrix(layer.weight, lambda weight: ops.create_onednn_mm(weight, _SHAPES_CACHED))
@@ -57,6 +62,24 @@ def keep_linear_weights(packed: PackedMatrices | None) -> None:
 
 _SHAPES_CACHED = 32
 """Kernels kept per matrix, one for each number of rows it was multiplied with: vLLM's own number."""
+
+
+@cache
+def _can_multiply(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has a product of this type on this processor; in bf16 it has none without AVX-512.
+
+    vLLM asks only whether a handler can be made, and fails at the first product.
+    """
+    ops = import_module("vllm._custom_ops")
+    if not ops._supports_onednn:
+        return False
+    ones = torch.ones(32, 32, dtype=dtype)
+    try:
+        ops.onednn_mm(ops.create_onednn_mm(ones, 1), ones, None)
+    except RuntimeError as refused:
+        log.warning("matrices in %s are multiplied by torch, which is slower: %s", dtype, refused)
+        return False
+    return True
 
 
 def before_pass(follow: Callable[[], None]) -> None:
