@@ -63,6 +63,7 @@ format: $(VENV)/installed-dev ## put the style right
 
 bench: $(VENV)/installed-dev ## benchmarks: ratios, each against a named peer in one run
 	$(BIN)/python benchmarks/frozen_step.py
+	$(BIN)/python benchmarks/bf16_products.py
 	$(BIN)/python benchmarks/apollo_step.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/readout_overhead.py

@@ -32,6 +32,7 @@ from understudy.behaviours import (
     Split,
     Zone,
     can_be_dreamed,
+    contrast,
     digests_of,
     dream,
     lessons_of,
@@ -40,8 +41,8 @@ from understudy.behaviours import (
     read_invariants,
     report_round,
 )
-from understudy.config import TrainingSettings
-from understudy.lessons import Lesson
+from understudy.config import GateSettings, TrainingSettings
+from understudy.lessons import Example, Lesson
 from understudy.pocket import checkpoint_directory, replay
 from understudy.pocket.invariants import folder
 from understudy.watching import Laboratory
@@ -85,17 +86,31 @@ def dreamed(
         return report_round(log), made, log.dreams
 
 
+def contrasts(
+    laboratory: Laboratory, invariants: Sequence[Invariant], subject: ModelSubject
+) -> list[Example]:
+    """What a server rehearses for the kept invariants: the model's answers before it learned anything."""
+    settings = GateSettings()
+    return [
+        replace(laboratory.encode(prompt, answer), kept=True)
+        for one in invariants
+        if one.kind == "kept"
+        for prompt, answer in contrast(one, subject, settings.contrast, settings.seed)
+    ]
+
+
 def run_draw(
     laboratory: Laboratory, invariants: Sequence[Invariant], draw: int, split: Split, budget: int
 ) -> tuple[dict[str, Rate], dict[str, Rate], RoundReport, list[Dream]]:
     """Rates after ten lessons of a draw, rates after the dreams, and the round between them."""
     subject, rehearsed = ModelSubject(EngineVoice(laboratory.engine)), laboratory.replay
     laboratory.reset(SETTINGS)
+    laboratory.replay = (*rehearsed, *contrasts(laboratory, invariants, subject))
     taught = laboratory.lessons(draw, LESSONS)
     laboratory.session(taught, SETTINGS)
     before = rates(invariants, subject, split)
     report, lessons, dreams = dreamed(invariants, subject, budget, seed=draw)
-    laboratory.replay = (*rehearsed, *(replace(one, learned=True) for one in taught))
+    laboratory.replay = (*laboratory.replay, *(replace(one, learned=True) for one in taught))
     laboratory.session([laboratory.encode(one.context, one.chosen) for one in lessons], SETTINGS)
     laboratory.replay = rehearsed
     return before, rates(invariants, subject, split), report, dreams

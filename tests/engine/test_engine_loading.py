@@ -24,6 +24,7 @@ from understudy.engine import (
     skeleton,
     write_miniature,
 )
+from understudy.engine.products import widen_products
 from understudy.lessons import ChatMessage
 from understudy.weights import SharedWeights
 
@@ -55,7 +56,7 @@ def test_logits_equal_those_of_transformers_and_of_a_skeleton_on_shared_weights(
     directory = write_miniature(tmp_path / "model", architecture, dtype=stored)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
-        expected = AutoModelForCausalLM.from_pretrained(directory, dtype="auto")(ids).logits
+        expected = widen_products(AutoModelForCausalLM.from_pretrained(directory, dtype="auto"))(ids).logits
         with EmbeddedEngine(ModelSettings(), directory) as engine:
             mapped = SharedWeights.attach(engine.shared.manifest)
             bare = skeleton(directory)

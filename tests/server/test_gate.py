@@ -152,7 +152,7 @@ MIXED: list[tuple[str, Sequence[PocketLesson], dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_of_twenty_mixed_sessions_none_that_is_kept_violates_what_must_be_kept(workspace: Workspace) -> None:
     assert len(MIXED) == 20
     decided: list[tuple[str, str]] = []

@@ -14,6 +14,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCa
 from transformers.utils import logging as transformers_logging
 
 from understudy.engine.errors import BrokenCheckpoint, ModelNotFound, UnknownArchitecture
+from understudy.engine.products import widen_products
 
 Dtype = Literal["float32", "bfloat16", "checkpoint"]
 """The element type to serve in; `checkpoint` is the one the directory was stored with."""
@@ -102,7 +103,7 @@ def untrained_twin(loaded: LoadedModel, seed: int) -> LoadedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(loaded.model.config, dtype=loaded.model.dtype)
-    return replace(loaded, model=model.to(loaded.model.device).eval())
+    return replace(loaded, model=widen_products(model.to(loaded.model.device).eval()))
 
 
 def load_tokenizer(directory: Path) -> Any:
@@ -222,7 +223,7 @@ def _load_parameters(directory: Path, config: Any, dtype: torch.dtype) -> Any:
             f"expected exactly the tensors of {type(model).__name__} in {directory}; {'; '.join(found)}: "
             "the weights and config.json are of different models, or the download is incomplete"
         )
-    return model.eval()
+    return widen_products(model.eval())
 
 
 def _context_length(config: Any, tokenizer: Any, directory: Path) -> int:

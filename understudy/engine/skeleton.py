@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from understudy.engine.loading import Dtype, read_config, resolve_dtype
+from understudy.engine.products import widen_products
 
 
 def skeleton(directory: Path, dtype: Dtype = "checkpoint") -> Any:
@@ -22,4 +23,4 @@ def skeleton(directory: Path, dtype: Dtype = "checkpoint") -> Any:
             config, dtype=resolve_dtype(directory, config, dtype), trust_remote_code=False
         )
     model.tie_weights()
-    return model.eval()
+    return widen_products(model.eval())
