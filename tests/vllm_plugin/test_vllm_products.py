@@ -14,6 +14,7 @@ from understudy.engine.vllm.patches import keep_linear_weights
 @pytest.fixture
 def packed(monkeypatch: pytest.MonkeyPatch) -> PackedMatrices:
     """The patch, undone after the test."""
+    pytest.importorskip("vllm")
     import_module("vllm.platforms").current_platform.import_kernels()
     utils = import_module("vllm.model_executor.layers.utils")
     monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", utils.dispatch_cpu_unquantized_gemm)
