@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from browser import browser, check_accessibility, check_fits, tab_to
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from visiting import conversation, file_of, live, message, name_people, open_menu, pages_workspace, visit
 from workspace_server import Server, eventually, serving
 
@@ -167,6 +167,53 @@ def test_deleting_moving_and_splitting(chromium: Browser, server: Server, talk: 
     assert threads == ["Tea", "Cups", "Herbs"]
 
 
+def taken(page: Page, held: list[Route]) -> Route:
+    """The request that the page has just made, held back."""
+    while not held:
+        page.wait_for_timeout(20)  # requests arrive only while Playwright is called
+    return held.pop()
+
+
+def test_an_answer_may_come_after_what_it_tells_of(chromium: Browser, server: Server, talk: str) -> None:
+    """What happened comes over `/live` too, and often sooner than the answer to whoever asked for it."""
+    repository, file = server.workspace.repository, f"conversations/{talk}.md"
+    held: list[Route] = []
+    with visit(chromium, server, "tom", f"/talk/{talk}") as tom:
+        live(tom.page)
+        for action in ("reply", "delete"):
+            tom.page.route(f"**/do/{action}", lambda route: held.append(route))
+
+        for reply in ("Sage.", "Mint."):
+            message(tom.page, "Which tea").get_by_role("link", name="Reply").click()
+            tom.page.get_by_label("Your reply").fill(reply)
+            tom.page.get_by_role("button", name="Reply", exact=True).click()
+            route = taken(tom.page, held)
+            answer = route.fetch()
+            expect(message(tom.page, reply)).to_be_focused()
+            route.fulfill(response=answer)
+            expect(tom.page.get_by_label("Your reply")).to_have_count(0)
+            expect(message(tom.page, reply)).to_be_focused()
+
+        open_menu(tom.page, "Mint.")
+        message(tom.page, "Mint.").get_by_role("button", name="Delete").click()
+        route = taken(tom.page, held)
+        answer = route.fetch()
+        expect(message(tom.page, "Mint.")).to_have_count(0)
+        route.fulfill(response=answer)
+        expect(tom.page.get_by_role("button", name="Undo")).to_be_visible()
+
+        open_menu(tom.page, "Sage.")
+        message(tom.page, "Sage.").get_by_role("button", name="Delete").click()
+        route = taken(tom.page, held)
+        repository.delete(file, repository.read(file).messages[-1].id, "maya")
+        expect(message(tom.page, "Sage.")).to_have_count(0)
+        route.continue_()
+        expect(tom.page.locator("#toasts")).to_contain_text("no message")
+        tom.expect("status", "/do/delete")
+        tom.expect("console", "/do/delete")
+    assert conversation(server.workspace, talk) == [("maya", "Which tea do we take?", 0)]
+
+
 def test_what_was_missed_is_caught_up_after_the_server_was_away(
     chromium: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -184,7 +231,7 @@ def test_what_was_missed_is_caught_up_after_the_server_was_away(
         workspace.repository.reply(FILE, first, "maya", "Said while it was away.")
         commit_by_hand(workspace, "Which tea?", "Which tea, friends?")
     with serving(workspace, trained=False, port=port):
-        expect(message(tom.page, "Said while it was away.")).to_be_visible(timeout=30_000)
+        expect(message(tom.page, "Said while it was away.")).to_be_visible()
         expect(message(tom.page, "Which tea, friends?")).to_be_visible()
         expect(tom.page.locator("article.message")).to_have_count(2)
         live(tom.page)

@@ -66,6 +66,7 @@ def message(page: Page, text: str) -> Locator:
 def open_menu(page: Page, text: str) -> None:
     """Everything that can be done with the message that says this."""
     message(page, text).get_by_role("link", name="More").click()
+    message(page, text).get_by_role("group", name="About this message").wait_for()
 
 
 def conversation(workspace: Workspace, name: str = "talk") -> list[tuple[str, str, int]]:

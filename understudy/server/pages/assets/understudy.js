@@ -18,22 +18,34 @@ function dress(root) {
 function closeSlot(from) {
   const slot = from.closest(".slot");
   if (!slot) return false;
-  const home = slot.closest(".message, .thread, main");
+  const home = slot.closest(".message, .thread, main"), at = document.activeElement;
+  const elsewhere = at && at !== body && !slot.contains(at); // on the new message, where that came first
   slot.replaceChildren();
-  home?.focus?.({ preventScroll: true });
+  if (!elsewhere) home?.focus?.({ preventScroll: true });
   return true;
 }
 
-// A page's secret stands in every request that changes something.
+// A page's secret stands in every request that changes something. Who asks is listened to, not the body: what was
+// asked for may come over /live first and take the asker off the page, and then no event of it reaches the body.
+const answers = { "understudy:done": done, "htmx:responseError": refused, "htmx:sendError": unanswered };
 body.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["X-CSRF-Token"] = body.dataset.csrf;
+  for (const name of Object.keys(answers)) event.target.addEventListener(name, hear);
 });
 
-body.addEventListener("htmx:responseError", (event) => {
+function hear(event) {
+  if (event.target === event.currentTarget) answers[event.type](event); // not what another asker in it was told
+}
+
+function refused(event) {
   const text = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html").body.textContent.trim();
   toast(text || `The server answered ${event.detail.xhr.status}.`);
-});
-body.addEventListener("htmx:sendError", () => toast("The server does not answer. What you wrote is kept."));
+}
+
+function unanswered() {
+  toast("The server does not answer. What you wrote is kept.");
+}
+
 body.addEventListener("htmx:load", (event) => dress(event.target));
 
 body.addEventListener("htmx:afterSwap", (event) => {
@@ -56,7 +68,7 @@ body.addEventListener("htmx:afterSettle", () => {
 });
 
 // An action is done: its form goes, its draft too, and what can be undone says so.
-body.addEventListener("understudy:done", (event) => {
+function done(event) {
   const told = event.detail, form = event.target.closest("form");
   if (form?.dataset.draft) dropDraft(form.dataset.draft);
   if (!event.target.closest(".lesson-preview")) closeSlot(event.target); // that one shows what became of it
@@ -73,7 +85,7 @@ body.addEventListener("understudy:done", (event) => {
       else toast(answer.ok ? "It is back." : (await answer.json()).error.message);
     });
   }
-});
+}
 
 document.addEventListener("click", (event) => {
   const close = event.target.closest("[data-close]");
