@@ -59,8 +59,9 @@ def live(page: Page) -> None:
 
 
 def message(page: Page, text: str) -> Locator:
-    """The one message on the page that says this."""
-    return page.locator("article.message").filter(has_text=text)
+    """The one message on the page that says this; what somebody is writing below it is not said yet."""
+    said = page.locator(":scope > :not(.slot)").filter(has_text=text)
+    return page.locator("article.message").filter(has=said)
 
 
 def open_menu(page: Page, text: str) -> None:
