@@ -39,8 +39,8 @@ def say_otherwise(opened: OpenPage, text: str) -> None:
             opened.page.get_by_role("button", name="Say it anew").click()
         if answered.value.ok:
             return
-        for kind in ("status", "console"):
-            opened.expect(kind, "409 for POST" if kind == "status" else "Error Code 409")
+        opened.expect("status", "409 for POST")
+        opened.expect("console", "Error Code 409")
         expect(opened.page.get_by_text("nothing to edit")).to_be_visible()
         opened.page.reload()
     raise AssertionError(f"said {text!r} {DRAWS} times")
